@@ -1,0 +1,508 @@
+"""Arrays of intervals with outward rounding: formulas run on them give permitted sets.
+
+An :class:`Enclosure` holds, for each element, every number that an implementation may hold which
+performs the same steps in the format *or wider*: a finite interval, and flags for NaN, +inf and
+-inf. Exponents are unbounded inside: a step that may overflow the format raises a flag and keeps
+its interval, because an implementation with a wider format does not overflow there. The last step,
+:meth:`Enclosure.rounded`, returns to the format.
+
+Finite ends are float64 arrays. The three narrow formats fit into them with room to spare (products
+of two are exact, no step leaves the exponent range). binary64 uses error-free transformations while
+no step can over- or underflow, and exact rationals where one could (:func:`enclose` decides).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reference.formats import BINARY64, Floats, Format, ceil_precision, round_nearest
+
+NAN, NEG_INF, POS_INF, VOID = 1, 2, 4, 8  # flags; VOID: no finite value is possible
+Flags = NDArray[np.uint8]
+
+# binary64 stays in float64 while every operand lies in 2^±SAFE: then a difference, its square and
+# any product of three operands keep their rounding errors representable (2^-(3·340+53) > 2^-1074).
+SAFE = 340
+
+
+@dataclass(frozen=True)
+class PermittedSet:
+    """What an implementation may return: per element an interval, NaN, and the infinities.
+
+    ``lower``, ``upper``: float64 arrays of representable numbers; ``flags``: see the constants.
+    """
+
+    lower: Floats
+    upper: Floats
+    flags: Flags | None
+
+    def contains(self, observed: Floats) -> NDArray[np.bool_]:
+        """For each element of ``observed`` (float64, same shape), whether it is permitted."""
+        inside: NDArray[np.bool_] = (observed >= self.lower) & (observed <= self.upper)
+        if self.flags is None:
+            return inside
+        return (
+            (inside & (self.flags & VOID == 0))
+            | (np.isnan(observed) & (self.flags & NAN != 0))
+            | ((observed == np.inf) & (self.flags & POS_INF != 0))
+            | ((observed == -np.inf) & (self.flags & NEG_INF != 0))
+        )
+
+    def share(self, observed: Floats) -> Floats:
+        """The distance from the middle as a share of the permitted distance; 0 for a point.
+
+        At most 1 inside, above 1 outside; elements that are not finite count 0.
+        """
+        with np.errstate(all="ignore"):
+            middle = self.lower / 2 + self.upper / 2
+            radius = self.upper / 2 - self.lower / 2
+            ratio: Floats = np.abs(observed - middle) / radius
+        return np.where(np.isfinite(ratio), ratio, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Enclosure:
+    """An array of intervals ``[-ends[0], ends[1]]``.
+
+    The lower ends are stored negated, so that rounding outward is rounding *up* on both.
+
+    ``ends``: shape ``(2, *shape)``, float64, or object (:class:`~fractions.Fraction`).
+    ``flags``: shape ``shape``, or None where every element is finite.
+    ``terms``: how many numbers were added to make it; a quotient allows η for each (see ``/``).
+    """
+
+    fmt: Format
+    ends: NDArray[Any]
+    flags: Flags | None = None
+    terms: int = 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.ends.shape[1:]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the ends are rationals."""
+        return self.ends.dtype == object
+
+    # -- elementwise steps, each rounded outward to the format -------------------------------
+
+    def __sub__(self, other: Enclosure) -> Enclosure:
+        a, b = self._align(other)
+        b = b[::-1]  # -(x - y) = -x + y pairs the ends crosswise
+        if self.exact:
+            ends = a + b
+        else:
+            total = a + b
+            rest = total - a
+            ends = _above(total, (a - (total - rest)) + (b - rest))
+        return self._step(ends, _combined(self, other, _SUBTRACT))
+
+    def __mul__(self, other: Enclosure) -> Enclosure:
+        a, b = self._align(other)
+        # Ends are -lo and hi, so a·b holds lo·lo and hi·hi, a·b[::-1] the two mixed, negated.
+        same, mixed = a * b, a * b[::-1]
+        up_same, up_mixed = same, mixed
+        down_same, down_mixed = -same, -mixed
+        if self.fmt is BINARY64 and not self.exact:
+            rest_same, rest_mixed = _product_error(a, b, same), _product_error(a, b[::-1], mixed)
+            up_same, down_same = _above(same, rest_same), _above(-same, -rest_same)
+            up_mixed, down_mixed = _above(mixed, rest_mixed), _above(-mixed, -rest_mixed)
+        ends = np.stack(
+            [
+                np.maximum(down_same.max(axis=0), up_mixed.max(axis=0)),
+                np.maximum(up_same.max(axis=0), down_mixed.max(axis=0)),
+            ]
+        )
+        return self._step(ends, _combined(self, other, _MULTIPLY))
+
+    def __rmul__(self, two: int) -> Enclosure:
+        """2·d, which is exact unless it overflows."""
+        if two != 2:
+            raise NotImplementedError(f"only 2·d is exact, not {two}·d")
+        return self._step(self.ends + self.ends, self.flags)
+
+    def __pow__(self, two: int) -> Enclosure:
+        """d², that is d·d of one and the same d: never negative."""
+        if two != 2:
+            raise NotImplementedError(f"d**{two}")
+        far = np.maximum(self.ends[0], self.ends[1])
+        near = np.maximum(-np.minimum(self.ends[0], self.ends[1]), 0)
+        if self.exact:
+            ends = np.stack([-(near * near), far * far])
+        else:
+            ends = np.stack([-near * near, far * far])
+            if self.fmt is BINARY64:
+                rest = np.stack(
+                    [-_product_error(near, near, near * near), _product_error(far, far, ends[1])]
+                )
+                ends = _above(ends, rest)
+        return self._step(ends, _squared_flags(self))
+
+    def __truediv__(self, n: int) -> Enclosure:
+        """The quotient by the positive integer ``n``.
+
+        An implementation may divide partial sums instead of their sum; each then may underflow,
+        so a sum of k > 1 terms is allowed an error of k·η.
+        """
+        if self.exact:
+            ends = self.ends / Fraction(n)
+        else:
+            ends = self.ends / n
+            # q·n against the dividend tells on which side of the true quotient q lies.
+            product = ends * n
+            rest = (self.ends - product) - _product_error(ends, np.float64(n), product)
+            ends = _above(ends, rest)
+        result = self._step(ends, self.flags)
+        if self.terms == 1:
+            return result
+        slack = _number(self.terms, self.exact) * _number(self.fmt.eta, self.exact)
+        return Enclosure(self.fmt, result.ends + slack, result.flags)
+
+    # -- sums --------------------------------------------------------------------------------
+
+    def sum(self, axis: tuple[int, ...] | None = None) -> Enclosure:
+        """The sum over ``axis`` (all if None) in any order of permitted depth, unrounded.
+
+        Widened by γ_h relative to the sum of magnitudes, in the accumulator's unit roundoff; each
+        further axis may be summed, and rounded to the format, by itself.
+        """
+        axes = tuple(range(len(self.shape))) if axis is None else axis
+        n = math.prod(self.shape[k] for k in axes)
+        kept = tuple(size for k, size in enumerate(self.shape) if k not in axes)
+        rows = np.moveaxis(self.ends, [k + 1 for k in axes], range(-len(axes), 0)) if axes else None
+        if rows is None:
+            return Enclosure(self.fmt.accumulator, self.ends, self.flags)
+        rows = rows.reshape(2, *kept, n)
+        flags = None
+        if self.flags is not None:
+            flat = np.moveaxis(self.flags, axes, range(-len(axes), 0)).reshape(*kept, n)
+            flags = _summed_flags(flat)
+        acc = self.fmt.accumulator
+        if n <= 1:
+            ends = rows[..., 0] if n else np.zeros((2, *kept))
+            if self.exact and not n:
+                ends = ends.astype(object) * Fraction(0)
+            return Enclosure(acc, ends, flags)
+        rounds = 0 if axis is None else len([k for k in axes if self.shape[k] > 1]) - 1
+        widening = gamma(depth(n), acc.u) + max(rounds, 0) * 2 * self.fmt.u
+        magnitude = np.maximum(rows[0], rows[1])
+        if self.exact:
+            total = rows.sum(axis=-1)
+            ends = total + magnitude.sum(axis=-1) * Fraction(widening)
+        else:
+            total, error = _exact_sum(rows) if self.fmt is BINARY64 else _plain_sum(rows)
+            bound = magnitude.sum(axis=-1) * (1 + n * 2.0**-52)
+            ends = np.nextafter(total + (error + bound * widening), np.inf)
+        flags = _sum_overflow(rows, ends, widening, acc, flags)
+        return Enclosure(acc, ends, flags, terms=n)
+
+    # -- conversions -------------------------------------------------------------------------
+
+    def to(self, fmt: Format) -> Enclosure:
+        """Rounded outward to ``fmt``, exponents still unbounded."""
+        return Enclosure(fmt, self.ends)._step(self.ends, self.flags)
+
+    def reshape(self, shape: tuple[int, ...]) -> Enclosure:
+        flags = None if self.flags is None else self.flags.reshape(shape)
+        return Enclosure(self.fmt, self.ends.reshape(2, *shape), flags, self.terms)
+
+    def broadcast_to(self, shape: tuple[int, ...]) -> Enclosure:
+        shaped = self.ends.reshape(2, *(1,) * (len(shape) - len(self.shape)), *self.shape)
+        flags = None if self.flags is None else np.broadcast_to(self.flags, shape)
+        return Enclosure(self.fmt, np.broadcast_to(shaped, (2, *shape)), flags)
+
+    def __neg__(self) -> Enclosure:
+        flags = self.flags
+        if flags is not None:
+            flags = (flags & (NAN | VOID)) | (flags & NEG_INF) << 1 | (flags & POS_INF) >> 1
+        return Enclosure(self.fmt, self.ends[::-1], flags, self.terms)
+
+    def hull(self, other: Enclosure) -> Enclosure:
+        """The smallest enclosure that holds both."""
+        a, b = self._align(other)
+        if self.flags is None and other.flags is None:
+            return Enclosure(self.fmt, np.maximum(a, b))
+        f, g = (np.broadcast_to(e._flags(), a.shape[1:]) for e in (self, other))
+        ends = np.maximum(a, b)
+        ends = np.where(f & VOID != 0, b, np.where(g & VOID != 0, a, ends))
+        return Enclosure(self.fmt, ends, ((f | g) & ~np.uint8(VOID)) | (f & g & VOID))
+
+    def rounded(self, fmt: Format) -> PermittedSet:
+        """The permitted set: rounded outward to ``fmt``; beyond Ω + ½ulp only infinities remain."""
+        wide = self.to(fmt)
+        limit = _overflow_threshold(fmt)
+        if wide.exact:
+            low_out, high_out = wide.ends[0] <= -limit, wide.ends[1] <= -limit
+            ends = np.array(
+                [_clip_fraction(v, fmt) for v in wide.ends.ravel()], dtype=np.float64
+            ).reshape(wide.ends.shape)
+        else:
+            low_out, high_out = wide.ends[0] <= -limit, wide.ends[1] <= -limit
+            ends = np.clip(wide.ends, -fmt.omega, fmt.omega)
+        gone = np.asarray(low_out | high_out, dtype=bool)
+        flags = wide.flags
+        if gone.any():
+            flags = wide._flags() | np.where(gone, np.uint8(VOID), np.uint8(0))
+        return PermittedSet(-ends[0], ends[1], flags)
+
+    # -- the parts ---------------------------------------------------------------------------
+
+    def _flags(self) -> Flags:
+        return np.zeros(self.shape, np.uint8) if self.flags is None else self.flags
+
+    def _align(self, other: Enclosure) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Both arrays of ends with as many dimensions, so that they broadcast."""
+        a, b = self.ends, other.ends
+        if a.ndim < b.ndim:
+            a = a.reshape(2, *(1,) * (b.ndim - a.ndim), *self.shape)
+        elif b.ndim < a.ndim:
+            b = b.reshape(2, *(1,) * (a.ndim - b.ndim), *other.shape)
+        return a, b
+
+    def _step(self, ends: NDArray[Any], flags: Flags | None) -> Enclosure:
+        """Finish one operation: round the ends up in the format and flag a possible overflow."""
+        fmt = self.fmt
+        if self.exact:
+            up = np.empty(ends.shape, dtype=object)
+            up.flat = [_fraction_up(v, fmt) for v in ends.ravel()]
+        elif fmt is BINARY64:  # already rounded up, and in the safe range
+            return Enclosure(fmt, ends, flags)
+        else:
+            up = ceil_precision(ends, fmt)
+        limit = _overflow_threshold(fmt)
+        over = np.asarray(ends >= limit, dtype=bool)
+        if over.any():
+            flags = np.zeros(ends.shape[1:], np.uint8) if flags is None else flags.copy()
+            finite = flags & VOID == 0
+            flags[over[0] & finite] |= NEG_INF
+            flags[over[1] & finite] |= POS_INF
+        return Enclosure(fmt, up, flags)
+
+
+def depth(n: int) -> float:
+    """h(n), the permitted depth of a sum of n terms: serial runs of 4,096, combined in a tree."""
+    if n <= 1:
+        return 0.0
+    return min(n - 1, 4096) + 2 * math.ceil(math.log2(n)) + n / 2**20
+
+
+def gamma(h: float, u: float) -> float:
+    """γ_h = h·u/(1 − h·u) (Higham, Accuracy and Stability of Numerical Algorithms, 3.1)."""
+    return h * u / (1 - h * u)
+
+
+def enclose(fmt: Format, *operands: NDArray[Any]) -> list[Enclosure]:
+    """Float64 arrays as operands in ``fmt``: the hull of the exact and the nearest-rounded value.
+
+    A value that the format holds becomes a point. All operands of one evaluation go in together,
+    because they share one carrier: rationals where binary64 could over- or underflow.
+    """
+    arrays = [np.asarray(a, dtype=np.float64) for a in operands]
+    exact = fmt is BINARY64 and not all(_is_safe(a) for a in arrays)
+    return [_operand(fmt, a, exact) for a in arrays]
+
+
+def ratio(fmt: Format, p: int, q: int, exact: bool = False) -> Enclosure:
+    """The constant p/q, rounded outward to ``fmt``: a 0-dimensional enclosure."""
+    number: Any = Fraction(p) if exact else float(p)
+    point = np.array([-number, number], dtype=object if exact else np.float64)
+    return Enclosure(fmt, point) / q
+
+
+def _operand(fmt: Format, a: Floats, exact: bool) -> Enclosure:
+    with np.errstate(all="ignore"):
+        near = round_nearest(a, fmt)
+    flags = None
+    if not np.isfinite(near).all():
+        finite = np.isfinite(near)
+        flags = np.select(
+            [np.isnan(near), near == np.inf, near == -np.inf],
+            [np.uint8(NAN | VOID), np.uint8(POS_INF | VOID), np.uint8(NEG_INF | VOID)],
+            np.uint8(0),
+        )
+        near = np.where(finite, near, 0.0)
+        a = np.where(finite, a, 0.0)
+    if exact:
+        ends = np.empty((2, *near.shape), dtype=object)
+        ends.flat = [Fraction(v) for v in np.stack([-near, near]).ravel().tolist()]
+    else:
+        ends = np.stack([np.maximum(-near, -a), np.maximum(near, a)])
+    return Enclosure(fmt, ends, flags)
+
+
+def _is_safe(a: Floats) -> bool:
+    magnitude = np.abs(a[np.isfinite(a) & (a != 0)])
+    return not magnitude.size or bool(
+        magnitude.max() <= 2.0**SAFE and magnitude.min() >= 2.0**-SAFE
+    )
+
+
+def _number(value: float, exact: bool) -> Any:
+    return Fraction(value) if exact else float(value)
+
+
+def _overflow_threshold(fmt: Format) -> Any:
+    """Ω + ½ulp(Ω), from which on rounding to nearest overflows."""
+    if fmt is BINARY64:
+        return Fraction(2) ** 1024 - Fraction(2) ** 970
+    return fmt.omega + 2.0 ** (fmt.emax - fmt.precision)
+
+
+def _above(v: Floats, rest: Floats) -> Floats:
+    """The least float64 >= v + rest, where ``rest`` is the rounding error of v."""
+    return np.where(rest > 0, np.nextafter(v, np.inf), v)
+
+
+def _product_error(a: Floats, b: Floats, product: Floats) -> Floats:
+    """a·b − product exactly (Dekker 1971, Veltkamp's splitting), away from over- and underflow."""
+    c, d = 134217729.0 * a, 134217729.0 * b
+    a1, b1 = c - (c - a), d - (d - b)
+    a2, b2 = a - a1, b - b1
+    error: Floats = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
+    return error
+
+
+def _plain_sum(rows: Floats) -> tuple[Floats, Floats]:
+    """The float64 sum over the last axis, and a bound on its error in any order."""
+    n = rows.shape[-1]
+    magnitude = np.abs(rows).sum(axis=-1)
+    return rows.sum(axis=-1), magnitude * (n * 2.0**-52)
+
+
+def _exact_sum(rows: Floats) -> tuple[Floats, Floats]:
+    """The sum over the last axis as total + error, by a tree of two-sums.
+
+    The error terms themselves are added in float64; what that loses, relative to them, is bounded
+    and added to the result, which is thus an upper bound to within 2^-100 of the magnitudes.
+    """
+    v = rows
+    error = np.zeros(rows.shape[:-1])
+    magnitude = np.zeros(rows.shape[:-1])
+    n = rows.shape[-1]
+    while v.shape[-1] > 1:
+        half = v.shape[-1] // 2
+        a, b, odd = v[..., :half], v[..., half : 2 * half], v[..., 2 * half :]
+        total = a + b
+        rest = total - a
+        lost = (a - (total - rest)) + (b - rest)
+        error = error + lost.sum(axis=-1)
+        magnitude = magnitude + np.abs(lost).sum(axis=-1)
+        v = np.concatenate([total, odd], axis=-1) if odd.shape[-1] else total
+    return v[..., 0], error + magnitude * (n * 2.0**-51)
+
+
+def _ceil_log2(v: Fraction) -> int:
+    """floor(log2 |v|) for v != 0."""
+    e = v.numerator.bit_length() - v.denominator.bit_length()
+    return e if abs(v) >= Fraction(2) ** e else e - 1
+
+
+def _fraction_up(v: Fraction, fmt: Format) -> Fraction:
+    """The least number with fmt's precision and spacing, but any exponent, that is >= v."""
+    if not v:
+        return v
+    quantum = Fraction(2) ** (max(_ceil_log2(v), fmt.emin) - fmt.precision + 1)
+    return math.ceil(v / quantum) * quantum
+
+
+def _clip_fraction(v: Fraction, fmt: Format) -> float:
+    omega = Fraction(fmt.omega)
+    return float(min(max(v, -omega), omega))
+
+
+# -- NaN and infinities: IEEE 754 on the classes of numbers ------------------------------------
+
+# An element's class set, as six bits: which of these it may be.
+_REPRESENTATIVES = np.array([np.nan, -np.inf, np.inf, -1.0, 0.0, 1.0])
+_NEGATIVE, _ZERO, _POSITIVE = 8, 16, 32
+
+
+def _class_table(operation: np.ufunc) -> Flags:
+    """For each pair of class sets, the flags that ``operation`` can give."""
+    with np.errstate(all="ignore"):
+        results = operation(_REPRESENTATIVES[:, None], _REPRESENTATIVES[None, :])
+    outcome = np.select(
+        [np.isnan(results), results == -np.inf, results == np.inf], [NAN, NEG_INF, POS_INF], 0
+    )
+    void = np.array([[int(max(i, j) >= 3 and min(i, j) >= 3) for j in range(6)] for i in range(6)])
+    table = np.zeros((64, 64), np.uint8)
+    finite = np.zeros((64, 64), bool)
+    members = (np.arange(64)[:, None] >> np.arange(6)) & 1 == 1
+    for i in range(6):
+        for j in range(6):
+            both = members[:, i][:, None] & members[:, j][None, :]
+            table |= np.where(both, outcome[i, j], 0).astype(np.uint8)
+            finite |= both & bool(void[i, j])
+    table[~finite] |= VOID
+    return table
+
+
+_SUBTRACT = _class_table(np.subtract)
+_MULTIPLY = _class_table(np.multiply)
+
+
+def _classes(e: Enclosure) -> NDArray[np.uint8]:
+    lower, upper = -e.ends[0], e.ends[1]
+    finite = (
+        np.where(lower < 0, _NEGATIVE, 0)
+        | np.where((lower <= 0) & (upper >= 0), _ZERO, 0)
+        | np.where(upper > 0, _POSITIVE, 0)
+    )
+    flags = e._flags()
+    classes: NDArray[np.uint8] = (
+        (flags & 7) | np.where(flags & VOID != 0, 0, finite)
+    ).astype(np.uint8)
+    return classes
+
+
+def _combined(a: Enclosure, b: Enclosure, table: Flags) -> Flags | None:
+    if a.flags is None and b.flags is None:
+        return None
+    return np.asarray(table[_classes(a), _classes(b)])
+
+
+def _squared_flags(e: Enclosure) -> Flags | None:
+    if e.flags is None:
+        return None
+    infinite = e.flags & (POS_INF | NEG_INF) != 0
+    return (e.flags & (NAN | VOID)) | np.where(infinite, POS_INF, 0).astype(np.uint8)
+
+
+def _summed_flags(flags: Flags) -> Flags:
+    """Flags of a sum over the last axis: both infinities together make a NaN."""
+    total = np.bitwise_or.reduce(flags, axis=-1, initial=0)
+    both = total & (POS_INF | NEG_INF) == POS_INF | NEG_INF
+    return np.asarray(total | np.where(both, NAN, 0).astype(np.uint8))
+
+
+def _sum_overflow(
+    rows: NDArray[Any], ends: NDArray[Any], widening: float, acc: Format, flags: Flags | None
+) -> Flags | None:
+    """Flag what a sum may do when a partial sum passes the accumulator's range.
+
+    A partial sum is at most the sum of the terms of one sign: of the lower ends, of the upper ends.
+    """
+    parts = np.maximum(rows, 0).sum(axis=-1)
+    if acc is BINARY64 and rows.dtype != object:
+        return flags  # the safe range cannot overflow
+    factor = Fraction(1 + widening) if rows.dtype == object else 1 + widening
+    over = np.asarray(parts * factor >= _overflow_threshold(acc), dtype=bool)
+    if not over.any():
+        return flags
+    result = np.zeros(ends.shape[1:], np.uint8) if flags is None else flags.copy()
+    finite = result & VOID == 0
+    low, high = over[0] & finite, over[1] & finite
+    result |= np.where(low, NEG_INF, 0).astype(np.uint8)
+    result |= np.where(high, POS_INF, 0).astype(np.uint8)
+    return np.asarray(result | np.where(low & high, NAN, 0).astype(np.uint8))

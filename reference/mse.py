@@ -1,0 +1,107 @@
+"""The mean squared error and its gradient: the formulas, written once, over any kind of number.
+
+The kinds: object arrays of :class:`fractions.Fraction` (exact), float64 arrays, and
+:class:`~reference.enclosure.Enclosure` (permitted sets). They share ``-``, ``*``, ``/ int``,
+``2 *``, ``** 2``, ``.sum(axis)`` and ``.shape``; the constant 2/n is made by the ``ratio`` that is
+passed in: ``Fraction``, ``operator.truediv`` or :func:`reference.enclosure.ratio`.
+
+With d = x − y over the broadcast shape, n its number of elements, and g the ``grad_output``:
+
+    none: L = d²          sum: L = Σ d²         mean: L = (Σ d²) / n
+    gᵀ ∂L/∂x = 2·d·g      2·d·g                 2·d·g / n            and ∂L/∂y = −∂L/∂x,
+
+summed over the dimensions along which x (or y) was broadcast.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from reference import enclosure
+from reference.enclosure import NAN, VOID, Enclosure, PermittedSet
+from reference.formats import Format
+
+Ratio = Callable[[int, int], Any]
+REDUCTIONS = ("none", "sum", "mean")
+
+
+def loss(x: Any, y: Any, reduction: str = "mean") -> Any:
+    """The loss of ``x`` against ``y`` (broadcastable arrays of one kind), unrounded at the end.
+
+    Shape: the broadcast shape for ``none``, else 0-d. The mean of nothing is 0/0: undefined, so
+    callers handle a mean of size 0 (NaN, clause ``value.empty``).
+    """
+    s = (x - y) ** 2
+    if reduction == "none":
+        return s
+    n = math.prod(s.shape)
+    return s.sum() if reduction == "sum" else s.sum() / n
+
+
+def vjp_orders(d: Any, g: Any, reduction: str, ratio: Ratio) -> Iterator[Any]:
+    """gᵀ ∂L/∂x over the broadcast shape, in every order of operations that is permitted.
+
+    All are equal as rationals; they differ in rounding, and in where they over- or underflow.
+    ``d``: x − y. ``g``: ``grad_output``, broadcastable to d. Clause ``gradient.input``.
+    """
+    if reduction != "mean":
+        yield (2 * d) * g
+        yield (2 * g) * d
+        yield 2 * (g * d)  # g·d + g·d: both operands of d·d are d
+        return
+    n = max(math.prod(d.shape), 1)
+    yield (ratio(2, n) * d) * g  # torch's builtin
+    yield (ratio(2, n) * g) * d
+    yield (g / n) * (2 * d)  # mean, then pow
+    yield 2 * ((g / n) * d)  # mean, then d·d
+    yield ((2 * d) * g) / n  # as textbooks write it
+    yield ((2 * d) / n) * g
+
+
+def unbroadcast(v: Any, shape: tuple[int, ...]) -> Any:
+    """``v`` summed over the dimensions along which ``shape`` was broadcast to ``v.shape``."""
+    extra = len(v.shape) - len(shape)
+    stretched = (k + extra for k, size in enumerate(shape) if size == 1 != v.shape[k + extra])
+    axes = (*range(extra), *stretched)
+    summed = v.sum(axis=axes) if axes else v
+    return (summed if hasattr(summed, "reshape") else np.asarray(summed)).reshape(shape)
+
+
+def permitted_loss(x: Enclosure, y: Enclosure, reduction: str) -> PermittedSet:
+    """What the loss may be in the format of the operands."""
+    fmt = x.fmt
+    if reduction == "mean" and 0 in np.broadcast_shapes(x.shape, y.shape):
+        nothing = np.zeros(())
+        return PermittedSet(nothing, nothing, np.uint8(NAN | VOID) * np.ones((), np.uint8))
+    return loss(x, y, reduction).rounded(fmt)  # type: ignore[no-any-return]
+
+
+def vjp(d: Enclosure, g: Enclosure, reduction: str) -> Enclosure:
+    """The hull of all permitted orders of gᵀ ∂L/∂x, over the broadcast shape.
+
+    A gradient that is broadcast less than d (g 0-d, d not) takes d's shape.
+    """
+    ratio = functools.partial(_ratio, d.fmt, d.exact)
+    return functools.reduce(Enclosure.hull, vjp_orders(d, g, reduction, ratio))
+
+
+def permitted_gradient(gradient: Enclosure, shape: tuple[int, ...], fmt: Format) -> PermittedSet:
+    """What the gradient of an operand of ``shape`` and format ``fmt`` may be.
+
+    ``gradient``: over the broadcast shape, in the promoted format. For a narrower operand it is the
+    hull of cast-then-sum, which autograd does, and sum-then-cast.
+    """
+    summed = unbroadcast(gradient, shape)
+    if fmt is gradient.fmt or summed.terms == 1:
+        return summed.rounded(fmt)  # type: ignore[no-any-return]
+    cast = unbroadcast(gradient.to(fmt), shape)
+    return summed.to(fmt).hull(cast.to(fmt)).rounded(fmt)  # type: ignore[no-any-return]
+
+
+def _ratio(fmt: Format, exact: bool, p: int, q: int) -> Enclosure:
+    return enclosure.ratio(fmt, p, q, exact)
