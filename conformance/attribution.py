@@ -1,0 +1,52 @@
+"""Which clause a deviation belongs to: the simplest case that still shows it decides.
+
+A case mixes features. When its value or gradient is wrong, the case is run again with no feature,
+with each one alone, and with each pair; the first of these that is still wrong names the clause.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from conformance.case import Case
+from conformance.checks import ASPECTS, Deviation, Judgement
+from conformance.features import Feature, clause_of, features, keep_only
+
+Rerun = Callable[[Case], Judgement]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A broken clause, and the case that shows it. ``status``: fail, crash or timeout."""
+
+    clause: str
+    dtype: str
+    message: str
+    case: Case | None
+    status: str = "fail"
+
+
+def attribute(case: Case, deviation: Deviation, rerun: Rerun) -> Finding:
+    """The finding for a deviation on ``case``: its clause and the simplest case that shows it."""
+    if deviation.aspect not in ASPECTS:
+        return Finding(deviation.aspect, case.dtype, deviation.message, case)
+    present = features(case)
+    for kept, simpler in _simpler(case, present):
+        for other in rerun(simpler).deviations:
+            if other.aspect == deviation.aspect:
+                clause = clause_of(other.aspect, simpler, kept[0] if kept else None)
+                return Finding(clause, case.dtype, other.message, simpler)
+    clause = clause_of(deviation.aspect, case, present[0] if present else None)
+    return Finding(clause, case.dtype, deviation.message, case)
+
+
+def _simpler(
+    case: Case, present: tuple[Feature, ...]
+) -> Iterator[tuple[tuple[Feature, ...], Case]]:
+    for count in range(min(len(present), 3)):
+        for kept in itertools.combinations(present, count):
+            simpler = keep_only(case, kept)
+            if features(simpler) == kept:
+                yield kept, simpler

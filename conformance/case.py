@@ -1,0 +1,163 @@
+"""One generated input, as data: it says everything and holds no tensor.
+
+A case is small, hashable and survives a round trip through JSON, so that it can be counted,
+reported, saved before a risky call, and run again by ``loss-conformance replay``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")
+INTEGER_DTYPES = ("int64", "int32", "uint8", "bool")
+
+
+@dataclass(frozen=True)
+class Fill:
+    """How the elements of an operand are made: a regime of ``values.py`` and its seed.
+
+    ``table``: for the regime ``table``, the index of each element into the telling values.
+    """
+
+    regime: str = "ordinary"
+    seed: int = 0
+    table: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor to be made: shape, dtype, memory layout (see ``layouts.py``) and elements."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    layout: str = "contiguous"
+    fill: Fill = Fill()
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def replace(self, **changes: Any) -> Operand:
+        return dataclasses.replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the loss, and of its gradient.
+
+    ``grad_output``: shape () for sum and mean, the broadcast shape for none; its dtype is that of
+    the result. ``needs``: whether input and target require a gradient. ``same``: the target is the
+    very tensor that is the input.
+    """
+
+    input: Operand
+    target: Operand
+    reduction: str = "mean"
+    grad_output: Operand = Operand((), fill=Fill("one"))
+    needs: tuple[bool, bool] = (True, True)
+    same: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The broadcast shape."""
+        return np.broadcast_shapes(self.input.shape, self.target.shape)
+
+    @property
+    def dtype(self) -> str:
+        """The promoted dtype (``torch.promote_types``, the operands' dimensions apart)."""
+        return promote(self.input.dtype, self.target.dtype)
+
+    def replace(self, **changes: Any) -> Case:
+        return dataclasses.replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "input": _operand_json(self.input),
+            "target": _operand_json(self.target),
+            "reduction": self.reduction,
+            "grad_output": _operand_json(self.grad_output),
+            "needs": list(self.needs),
+            "same": self.same,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Case:
+        """The inverse of :meth:`to_json`. Raises ValueError where ``data`` is no case."""
+        try:
+            operands = {k: _operand(data[k]) for k in ("input", "target", "grad_output")}
+            needs = (bool(data["needs"][0]), bool(data["needs"][1]))
+            return cls(
+                reduction=str(data["reduction"]), needs=needs, same=bool(data["same"]), **operands
+            )
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"not a case: {error!r}") from error
+
+    def key(self) -> str:
+        """A canonical text: equal cases have equal keys."""
+        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+
+    def __str__(self) -> str:
+        parts = [f"reduction={self.reduction!r}", f"input {describe(self.input)}"]
+        parts.append("target is input" if self.same else f"target {describe(self.target)}")
+        if any(self.needs):
+            wanted = [n for n, need in zip(("input", "target"), self.needs, strict=True) if need]
+            parts.append(f"grad_output {describe(self.grad_output)}")
+            parts.append(f"gradient of {' and '.join(wanted)}")
+        else:
+            parts.append("no gradient")
+        return ", ".join(parts)
+
+
+def describe(operand: Operand) -> str:
+    """``float32[3, 4] transposed, huge#2``."""
+    shape = ", ".join(map(str, operand.shape))
+    layout = "" if operand.layout == "contiguous" else f" {operand.layout}"
+    return f"{operand.dtype}[{shape}]{layout} {operand.fill.regime}#{operand.fill.seed}"
+
+
+def cost(case: Case) -> tuple[int, int, str]:
+    """The order of simplicity in which counterexamples are preferred."""
+    operands = (case.input, case.target, case.grad_output)
+    odd = sum(o.layout != "contiguous" for o in operands)
+    odd += sum(o.fill.regime not in ("ordinary", "one") for o in operands)
+    odd += case.input.dtype != case.target.dtype
+    size = math.prod(case.shape) + sum(len(o.shape) for o in operands)
+    return (size, odd, case.key())
+
+
+def promote(a: str, b: str) -> str:
+    """``torch.promote_types`` on the names that cases use, for pairs with a floating dtype."""
+    if a == b:
+        return a
+    floating = [d for d in (a, b) if d in FLOAT_DTYPES]
+    if len(floating) < 2:
+        return floating[0] if floating else "int64"
+    if set(floating) == {"float16", "bfloat16"}:
+        return "float32"
+    return min(floating, key=FLOAT_DTYPES.index)
+
+
+def _operand_json(operand: Operand) -> dict[str, Any]:
+    fill = operand.fill
+    return {
+        "shape": list(operand.shape),
+        "dtype": operand.dtype,
+        "layout": operand.layout,
+        "fill": {"regime": fill.regime, "seed": fill.seed, "table": list(fill.table)},
+    }
+
+
+def _operand(data: dict[str, Any]) -> Operand:
+    fill = data["fill"]
+    return Operand(
+        shape=tuple(int(n) for n in data["shape"]),
+        dtype=str(data["dtype"]),
+        layout=str(data["layout"]),
+        fill=Fill(str(fill["regime"]), int(fill["seed"]), tuple(int(i) for i in fill["table"])),
+    )

@@ -1,0 +1,160 @@
+"""Compare an observation with what is permitted: every clause that looks at one run of a case.
+
+``deviations`` is the one place where a case's observation is judged. A deviation has an *aspect*:
+either a clause id (it always falls under that clause), or ``value``, ``gradient.input`` or
+``gradient.target``, whose clause depends on which feature of the case matters (attribution.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from conformance.case import Case
+from conformance.observation import Observation, Seen
+from conformance.oracle import permitted_gradient, permitted_value, result_dtypes
+from reference.enclosure import NAN, NEG_INF, POS_INF, VOID, PermittedSet
+
+ASPECTS = ("value", "gradient.input", "gradient.target")
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """What was not as permitted. ``message``: for people, without the case."""
+
+    aspect: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All deviations of one run, and how much of the permitted error each aspect used."""
+
+    deviations: tuple[Deviation, ...]
+    shares: dict[str, float]
+
+
+def judge_observation(case: Case, seen: Observation) -> Judgement:
+    """Every clause on one observation."""
+    found: list[Deviation] = []
+    shares: dict[str, float] = {}
+    if seen.rubbish is not None:
+        found.append(Deviation("value.tensor", f"returned {seen.rubbish}, not a dense real tensor"))
+    elif seen.raised is not None:
+        found.append(Deviation("value", f"raised {seen.raised}"))
+    elif seen.value is not None:
+        found += _result(case, seen, seen.value, shares)
+    found += [_purity(name) for name in seen.changed]
+    return Judgement(tuple(found), shares)
+
+
+def _purity(name: str) -> Deviation:
+    clause = "purity.grad_output" if name == "grad_output" else "purity.inputs"
+    return Deviation(clause, f"{name}: its memory or its version counter changed during the call")
+
+
+def _result(
+    case: Case, seen: Observation, value: Seen, shares: dict[str, float]
+) -> list[Deviation]:
+    found = []
+    dtypes = result_dtypes(case)
+    if value.dtype not in dtypes:
+        expected = " or ".join(dtypes)
+        return [Deviation("dtypes.result", f"the result is {value.dtype}, not {expected}")]
+    shape = case.shape if case.reduction == "none" else ()
+    if value.values.shape != shape:
+        text = f"the result has shape {value.values.shape}, not {shape}"
+        found.append(Deviation("value", text))
+    else:
+        permitted = permitted_value(case, value.dtype)
+        found += _compare("value", "result", value, permitted, shares)
+    if seen.alias:
+        found.append(Deviation("purity.alias", f"the result shares memory with {seen.alias}"))
+    return found + _gradients(case, seen, value, shares)
+
+
+def _gradients(
+    case: Case, seen: Observation, value: Seen, shares: dict[str, float]
+) -> list[Deviation]:
+    wanted = [n for n, need in zip(("input", "target"), case.needs, strict=True) if need]
+    if case.same:
+        wanted = wanted[:1]
+    if not wanted:
+        if seen.requires_grad:
+            text = "the result requires a gradient although no operand does"
+            return [Deviation("gradient.unneeded", text)]
+        return []
+    found = []
+    for operand in wanted:
+        aspect = f"gradient.{operand}"
+        gradient = seen.gradients.get(operand)
+        if not seen.requires_grad:
+            found.append(Deviation(aspect, "the result has no grad_fn: it cannot be trained through"))
+        elif seen.raised_backward is not None:
+            found.append(Deviation(aspect, f"backward raised {seen.raised_backward}"))
+        elif gradient is None:
+            found.append(Deviation(aspect, f"no gradient for {operand} (None)"))
+        elif seen.value is not None and seen.value.values.shape == (
+            case.shape if case.reduction == "none" else ()
+        ):
+            found += _gradient(case, operand, gradient, value.dtype, shares)
+    return found
+
+
+def _gradient(
+    case: Case, operand: str, gradient: Seen, dtype: str, shares: dict[str, float]
+) -> list[Deviation]:
+    aspect, wanted = f"gradient.{operand}", getattr(case, operand)
+    if gradient.values.shape != wanted.shape:
+        text = f"gradient of {operand} has shape {gradient.values.shape}, not {wanted.shape}"
+        return [Deviation(aspect, text)]
+    if gradient.dtype != wanted.dtype:
+        text = f"gradient of {operand} is {gradient.dtype}, not {wanted.dtype}"
+        return [Deviation(aspect, text)]
+    permitted = permitted_gradient(case, dtype, operand)
+    return _compare(aspect, f"gradient of {operand}", gradient, permitted, shares)
+
+
+def _compare(
+    aspect: str, what: str, seen: Seen, permitted: PermittedSet, shares: dict[str, float]
+) -> list[Deviation]:
+    if not seen.values.size:
+        shares[aspect] = 0.0
+        return []
+    inside = permitted.contains(seen.values)
+    if inside.all():
+        shares[aspect] = float(permitted.share(seen.values).max())
+        return []
+    wrong = np.argwhere(~inside)
+    return [Deviation(aspect, _explain(what, seen, permitted, wrong))]
+
+
+def _explain(what: str, seen: Seen, permitted: PermittedSet, wrong: np.ndarray) -> str:
+    """The first wrong element, got against permitted in decimal and hexadecimal."""
+    where = tuple(int(i) for i in wrong[0])
+    got = float(seen.values[where])
+    place = f"[{', '.join(map(str, where))}]" if where else ""
+    count = f" ({len(wrong)} of {seen.values.size} elements are wrong)" if where else ""
+    return (
+        f"{what}{place} is {number(got)}, permitted: {_permitted_text(permitted, where)}{count}"
+    )
+
+
+def _permitted_text(permitted: PermittedSet, where: tuple[int, ...]) -> str:
+    flags = 0 if permitted.flags is None else int(permitted.flags[where])
+    parts = []
+    if not flags & VOID:
+        low, high = float(permitted.lower[where]), float(permitted.upper[where])
+        parts.append(number(low) if low == high else f"{number(low)} to {number(high)}")
+    names = ((NAN, "nan"), (POS_INF, "inf"), (NEG_INF, "-inf"))
+    return " or ".join(parts + [name for bit, name in names if flags & bit])
+
+
+def number(v: float) -> str:
+    """``0.3 (0x1.3333333333333p-2)``."""
+    if np.isnan(v) or np.isinf(v):
+        return str(float(v))
+    digits, exponent = float.hex(v).split("p") if v else ("0x0.0", "+0")
+    mantissa = digits.rstrip("0").rstrip(".") if "." in digits else digits
+    return f"{v:.9g} ({mantissa}p{exponent})"

@@ -1,0 +1,100 @@
+"""Memory layouts: how a tensor's elements lie in a buffer that is larger than the tensor.
+
+Every operand lives in a buffer of its own with a guard behind it (in front too, where the layout
+has an offset) and gaps where it has steps. Guards and gaps hold NaN: reading them spoils a result,
+and a write to them is seen afterwards (clause ``purity.inputs``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+GUARD = 64  # elements
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Strides and offset in elements, and the length of the buffer."""
+
+    strides: tuple[int, ...]
+    offset: int
+    length: int
+
+
+Shape = tuple[int, ...]
+
+
+def _dense(shape: Shape, order: list[int], step: int = 1) -> tuple[int, ...]:
+    """Strides of a dense tensor whose dimensions lie in memory in ``order``, outermost first."""
+    strides = [0] * len(shape)
+    for k in reversed(order):
+        strides[k] = step
+        step *= max(shape[k], 1)
+    return tuple(strides)
+
+
+def _forward(shape: Shape) -> list[int]:
+    return list(range(len(shape)))
+
+
+def _contiguous(shape: Shape) -> tuple[int, ...]:
+    return _dense(shape, _forward(shape))
+
+
+def _transposed(shape: Shape) -> tuple[int, ...]:
+    return _dense(shape, _forward(shape)[::-1])
+
+
+def _strided(shape: Shape) -> tuple[int, ...]:
+    return _dense(shape, _forward(shape), step=2)
+
+
+def _narrow(shape: Shape) -> tuple[int, ...]:
+    """The first columns of a wider matrix: dense rows with a gap after each."""
+    if len(shape) < 2:
+        return _contiguous(shape)
+    inner = shape[-1] + 3
+    return (*(inner * s for s in _contiguous(shape[:-1])), 1)
+
+
+def _channels_last(shape: Shape) -> tuple[int, ...]:
+    order = _forward(shape)
+    return _dense(shape, [0, *order[2:], 1]) if len(shape) >= 3 else _transposed(shape)
+
+
+def _expanded(shape: Shape) -> tuple[int, ...]:
+    """Stride 0 along the first dimension, as ``expand`` makes it."""
+    return (0, *_contiguous(shape[1:])) if shape else ()
+
+
+def _filled(shape: Shape) -> tuple[int, ...]:
+    """Stride 0 everywhere: one element, as autograd expands the gradient of a sum."""
+    return (0,) * len(shape)
+
+
+def _overlapping(shape: Shape) -> tuple[int, ...]:
+    """Sliding windows over one line: element (i, j) is line[i + j]."""
+    return (1,) * len(shape)
+
+
+LAYOUTS: dict[str, Callable[[Shape], tuple[int, ...]]] = {
+    "contiguous": _contiguous,
+    "offset": _contiguous,  # one element past an aligned address
+    "strided": _strided,
+    "transposed": _transposed,
+    "narrow": _narrow,
+    "channels_last": _channels_last,
+    "expanded": _expanded,
+    "filled": _filled,
+    "overlapping": _overlapping,
+}
+
+
+def place(layout: str, shape: Shape) -> Placement:
+    """Where the elements of a tensor of ``shape`` lie in its buffer."""
+    strides = LAYOUTS[layout](shape)
+    offset = 0 if layout == "contiguous" else GUARD + (layout == "offset")
+    reach = sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) + 1
+    return Placement(strides, offset, offset + (reach if math.prod(shape) else 0) + GUARD)

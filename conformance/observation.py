@@ -1,0 +1,129 @@
+"""Run a target on a case once, and write down all that was seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from conformance.case import Case
+from conformance.tensors import DTYPE_NAMES, Made, make, to_numpy
+from reference.formats import Floats
+from targets import Target
+
+OPERANDS = ("input", "target")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A tensor that a target gave back. ``values``: float64, of its shape."""
+
+    values: Floats
+    dtype: str
+    device: str
+
+
+@dataclass
+class Observation:
+    """All that was seen in one run; what did not happen stays None or empty.
+
+    ``rubbish``: what came back instead of a tensor. ``raised``, ``raised_backward``: the exception
+    as text. ``gradients``: for each operand that needs one; a missing gradient is None.
+    ``changed``: the tensors handed in whose memory or version counter was not as before.
+    """
+
+    value: Seen | None = None
+    rubbish: str | None = None
+    raised: str | None = None
+    requires_grad: bool = False
+    raised_backward: str | None = None
+    gradients: dict[str, Seen | None] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    alias: str | None = None
+
+
+def call(target: Target, x: torch.Tensor, y: torch.Tensor, reduction: str) -> Any:
+    """The loss as the target computes it."""
+    return target.loss(x, y, reduction=reduction)
+
+
+def observe(target: Target, case: Case, device: str) -> Observation:
+    """Run ``case`` once: the loss and, where an operand needs one, its gradient."""
+    x = make(case.input, device, case.needs[0])
+    y = x if case.same else make(case.target, device, case.needs[1])
+    versions = (x.tensor._version, y.tensor._version)
+    seen = Observation()
+    grad_output = None
+    result = _forward(target, case, x, y, seen)
+    if result is not None and seen.value is not None and any(case.needs):
+        grad_output = _backward(case, device, result, x, y, seen)
+    for name, made, version in zip(OPERANDS, (x, y), versions, strict=True):
+        if made.tensor._version != version or made.changed():
+            seen.changed.append(name)
+    if grad_output is not None and (grad_output.tensor._version or grad_output.changed()):
+        seen.changed.append("grad_output")
+    return seen
+
+
+def _forward(target: Target, case: Case, x: Made, y: Made, seen: Observation) -> Any:
+    try:
+        result = call(target, x.tensor, y.tensor, case.reduction)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too: a loss must not end the process
+        seen.raised = _text(error)
+        return None
+    if not isinstance(result, torch.Tensor):
+        seen.rubbish = type(result).__name__
+        return None
+    try:
+        dtype = DTYPE_NAMES.get(result.dtype, str(result.dtype).removeprefix("torch."))
+        if result.is_complex() or result.layout != torch.strided:
+            seen.rubbish = f"a tensor of dtype {dtype} and layout {result.layout}"
+            return None
+        seen.value = Seen(to_numpy(result), dtype, result.device.type)
+        seen.requires_grad = result.requires_grad
+        storage = result.untyped_storage().data_ptr()
+        for name, made in zip(OPERANDS, (x, y), strict=True):
+            if storage and storage == made.buffer.untyped_storage().data_ptr():
+                seen.alias = name
+    except Exception as error:
+        seen.value, seen.raised = None, _text(error)
+        return None
+    return result
+
+
+def _backward(
+    case: Case, device: str, result: torch.Tensor, x: Made, y: Made, seen: Observation
+) -> Made | None:
+    if not seen.requires_grad or seen.value is None or seen.value.dtype not in DTYPE_NAMES.values():
+        return None
+    wanted = [
+        (name, made.tensor)
+        for name, made, need in zip(OPERANDS, (x, y), case.needs, strict=True)
+        if need
+    ]
+    if case.same:
+        wanted = wanted[:1]
+    g = make(case.grad_output.replace(shape=tuple(result.shape), dtype=seen.value.dtype), device)
+    try:
+        tensors = [tensor for _, tensor in wanted]
+        gradients = torch.autograd.grad(result, tensors, g.tensor, allow_unused=True)
+        for (name, _), gradient in zip(wanted, gradients, strict=True):
+            seen.gradients[name] = None if gradient is None else _seen(gradient)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        seen.raised_backward = _text(error)
+    return g
+
+
+def _seen(tensor: torch.Tensor) -> Seen:
+    return Seen(to_numpy(tensor), DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)), tensor.device.type)
+
+
+def _text(error: BaseException) -> str:
+    """The exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

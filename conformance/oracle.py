@@ -1,0 +1,60 @@
+"""Ask the reference what is permitted for a case."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from conformance.case import FLOAT_DTYPES, Case, Operand, promote
+from conformance.values import FORMAT_OF, elements
+from reference import mse
+from reference.enclosure import Enclosure, PermittedSet, enclose
+
+
+def result_dtypes(case: Case) -> tuple[str, ...]:
+    """The dtypes that the result may have, the builtin's first.
+
+    The builtin broadcasts before it promotes, so dimensions play no part; ``x - y`` lets an operand
+    with dimensions outweigh a 0-d one of the same category (clause ``dtypes.scalar``, a ``should``).
+    """
+    x, y = case.input, case.target
+    both = promote(x.dtype, y.dtype)
+    if bool(x.shape) == bool(y.shape):
+        return (both,)
+    outer = x.dtype if x.shape else y.dtype
+    return (both, outer) if outer in FLOAT_DTYPES and outer != both else (both,)
+
+
+def permitted_value(case: Case, dtype: str) -> PermittedSet:
+    """What the loss may be, if its dtype is ``dtype``."""
+    x, y, _ = _operands(case.input, case.target, None, dtype)
+    return mse.permitted_loss(x, y, case.reduction)
+
+
+def permitted_gradient(case: Case, dtype: str, operand: str) -> PermittedSet:
+    """What the gradient of ``operand`` may be, if the result's dtype is ``dtype``."""
+    gradient = _gradient(case.input, case.target, case.reduction, case.grad_output, dtype)
+    wanted: Operand = getattr(case, operand)
+    fmt = FORMAT_OF[wanted.dtype]
+    if operand == "target":
+        gradient = -gradient
+    return mse.permitted_gradient(gradient, wanted.shape, fmt)
+
+
+@functools.lru_cache(maxsize=4)
+def _gradient(x: Operand, y: Operand, reduction: str, g: Operand, dtype: str) -> Enclosure:
+    shape = np.broadcast_shapes(x.shape, y.shape)
+    g = g.replace(shape=shape if reduction == "none" else (), dtype=dtype)
+    a, b, c = _operands(x, y, g, dtype)
+    gradient = mse.vjp(a - b, c, reduction)
+    return gradient if gradient.shape == shape else gradient.broadcast_to(shape)
+
+
+@functools.lru_cache(maxsize=16)
+def _operands(x: Operand, y: Operand, g: Operand | None, dtype: str) -> tuple[Any, ...]:
+    fmt = FORMAT_OF[dtype]
+    arrays = [elements(o) for o in (x, y, g) if o is not None]
+    made = enclose(fmt, *arrays)
+    return (*made, None) if g is None else tuple(made)

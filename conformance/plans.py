@@ -1,0 +1,326 @@
+"""Which cases a profile runs: examples, pairs, fuzz and scale, in shards that stand for themselves.
+
+A shard's cases depend on the target's claims, the seed, and nothing else: not on the process that
+runs it, the number of jobs or the order. The first three phases need no Hypothesis.
+
+The *examples* change one axis of a plain case at a time, *pairs* every two axes: each value of each
+axis meets each value of every other once, in a case so simple that a failure explains itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from conformance.case import FLOAT_DTYPES, INTEGER_DTYPES, Case, Fill, Operand
+from conformance.features import features
+from targets import Target
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much runs. ``examples``: of Hypothesis in each fuzz shard; each makes several cases."""
+
+    name: str
+    fuzz_shards: int
+    examples: int
+    sizes: tuple[int, ...]
+    climb: bool  # drive the worst share up with hypothesis.target()
+
+
+_LARGE = (4096, 4097, 65535, 65536, 65537)
+PROFILES = {
+    p.name: p
+    for p in (
+        Profile("quick", 2, 15, (4097,), climb=False),
+        Profile("default", 16, 40, (*_LARGE, 131073, 262147, 3 * 2**18, 2**20 + 3), climb=True),
+        Profile(
+            "release", 128, 100, (*_LARGE, 131073, 262147, 2**20 - 1, 2**20 + 3, 2**22 + 1), climb=True
+        ),
+    )
+}
+SHARD = 120  # cases in a shard of fixed ones
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One unit of work. ``phase``: experiments, examples, pairs, fuzz or scale."""
+
+    phase: str
+    index: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.phase}-{self.index}"
+
+
+def plan(target: Target, profile: Profile) -> list[Shard]:
+    """All shards, cheapest first."""
+    fixed = len(list(examples(target))), len(list(pairs(target)))
+    chunks = [-(-n // SHARD) for n in fixed]
+    return [
+        *(Shard("examples", k) for k in range(chunks[0])),
+        Shard("experiments", 0),
+        *(Shard("pairs", k) for k in range(chunks[1])),
+        *(Shard("fuzz", k) for k in range(profile.fuzz_shards)),
+        *(Shard("scale", k) for k in range(len(profile.sizes))),
+    ]
+
+
+def fixed_cases(target: Target, profile: Profile, seed: int, shard: Shard) -> list[Case]:
+    """The cases of a shard that needs no Hypothesis."""
+    if shard.phase == "scale":
+        return list(scale(target, profile.sizes[shard.index], seed))
+    every = examples(target) if shard.phase == "examples" else pairs(target)
+    chosen = itertools.islice(every, shard.index * SHARD, (shard.index + 1) * SHARD)
+    return [reseeded(case, seed) for case in chosen]
+
+
+def derive(*parts: object) -> int:
+    """A 32-bit number from the seed and a place: the only source of randomness beside Hypothesis."""
+    text = "/".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
+
+
+def reseeded(case: Case, seed: int) -> Case:
+    """The case with elements that depend on ``seed``; equal seeds of two operands stay equal."""
+
+    def mixed(operand: Operand) -> Operand:
+        fill = operand.fill
+        return operand.replace(fill=Fill(fill.regime, derive(seed, fill.seed), fill.table))
+
+    return case.replace(
+        input=mixed(case.input), target=mixed(case.target), grad_output=mixed(case.grad_output)
+    )
+
+
+# -- the axes ----------------------------------------------------------------------------------
+
+Change = Callable[[Case], Case]
+
+SHAPES: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
+    ((), ()),
+    ((1,), (1,)),
+    ((2, 3), (2, 3)),
+    ((2, 3, 4), (2, 3, 4)),
+    ((2, 3, 2, 4), (2, 3, 2, 4)),
+    ((1, 2, 1, 3, 1, 2), (1, 2, 1, 3, 1, 2)),
+    ((3, 1), (1, 4)),
+    ((2, 3), (3,)),
+    ((3,), (2, 3)),
+    ((2, 3), ()),
+    ((), (4,)),
+    ((1,), (4,)),
+    ((4, 1), (4, 3)),
+    ((2, 1, 3), (5, 1)),
+    ((0,), (0,)),
+    ((2, 0), (2, 0)),
+    ((0, 3), (1, 3)),
+    ((17,), (17,)),
+    ((33,), (33,)),
+    ((130,), (130,)),
+    ((9, 57), (9, 57)),
+)
+TAILS = (*range(2, 34), 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 513, 1000, 1023, 1025, 2049)
+LAYOUT_PAIRS = (
+    ("strided", "contiguous"),
+    ("contiguous", "strided"),
+    ("transposed", "contiguous"),
+    ("contiguous", "transposed"),
+    ("transposed", "transposed"),
+    ("offset", "offset"),
+    ("narrow", "contiguous"),
+    ("contiguous", "narrow"),
+    ("channels_last", "channels_last"),
+    ("contiguous", "channels_last"),
+    ("expanded", "contiguous"),
+    ("contiguous", "expanded"),
+    ("overlapping", "contiguous"),
+    ("contiguous", "overlapping"),
+)
+# (input, target, whether both come from the same seed)
+FILLS = (
+    ("integers", "integers", False),
+    ("ordinary", "near", True),
+    ("ordinary", "ordinary", True),
+    ("constant", "zero", False),
+    ("zero", "constant", False),
+    ("zero", "zero", False),
+    ("ramp", "zero", False),
+    ("spread", "spread", False),
+    ("spike", "zero", False),
+    ("zero", "spike", False),
+    ("subnormal", "subnormal", False),
+    ("underflow", "zero", False),
+    ("huge", "huge", False),
+    ("square_edge", "zero", False),
+    ("infinite", "ordinary", False),
+    ("ordinary", "infinite", False),
+    ("nonfinite", "ordinary", False),
+    ("nonfinite", "nonfinite", True),
+)
+GRAD_OUTPUTS = (
+    ("ordinary", "contiguous"),
+    ("negative", "contiguous"),
+    ("zero", "contiguous"),
+    ("large", "contiguous"),
+    ("tiny", "contiguous"),
+    ("subnormal", "contiguous"),
+    ("nonfinite", "contiguous"),
+    ("ordinary", "filled"),
+    ("ordinary", "strided"),
+    ("ordinary", "transposed"),
+    ("ordinary", "expanded"),
+    ("ordinary", "offset"),
+)
+NEEDS = ((True, False), (False, True), (False, False))
+
+
+def plain(dtype: str, reduction: str) -> Case:
+    """The case that every other one is a change of."""
+    x = Operand((5,), dtype, fill=Fill("ordinary", 1))
+    y = Operand((5,), dtype, fill=Fill("ordinary", 2))
+    return with_reduction(Case(x, y), reduction)
+
+
+def with_reduction(case: Case, reduction: str) -> Case:
+    shape = case.shape if reduction == "none" else ()
+    g = case.grad_output.replace(shape=shape, dtype=case.dtype)
+    return case.replace(reduction=reduction, grad_output=g)
+
+
+def with_shapes(case: Case, x: tuple[int, ...], y: tuple[int, ...]) -> Case:
+    moved = case.replace(input=case.input.replace(shape=x), target=case.target.replace(shape=y))
+    return with_reduction(moved, case.reduction)
+
+
+def with_dtypes(case: Case, x: str, y: str) -> Case:
+    moved = case.replace(input=case.input.replace(dtype=x), target=case.target.replace(dtype=y))
+    return with_needs(with_reduction(moved, case.reduction), *case.needs)
+
+
+def with_needs(case: Case, x: bool, y: bool) -> Case:
+    """Which operands need a gradient, as far as their dtypes can have one."""
+    floating = case.input.dtype in FLOAT_DTYPES, case.target.dtype in FLOAT_DTYPES
+    return case.replace(needs=(x and floating[0], y and floating[1]))
+
+
+def with_layouts(case: Case, x: str, y: str) -> Case:
+    return case.replace(input=case.input.replace(layout=x), target=case.target.replace(layout=y))
+
+
+def with_fills(case: Case, x: str, y: str, together: bool) -> Case:
+    first = case.input.fill.seed
+    second = first if together else case.target.fill.seed
+    return case.replace(
+        input=case.input.replace(fill=Fill(x, first)), target=case.target.replace(fill=Fill(y, second))
+    )
+
+
+def with_grad_output(case: Case, regime: str, layout: str) -> Case:
+    if case.reduction != "none":
+        layout = "contiguous"
+    return case.replace(grad_output=case.grad_output.replace(fill=Fill(regime, 3), layout=layout))
+
+
+def axes(target: Target) -> list[list[Change]]:
+    """For each axis, its values beyond the plain one, as changes of a case."""
+    dtypes = [(a, b) for a, b in itertools.permutations(target.dtypes, 2)]
+    dtypes += [(d, i) for d in target.dtypes for i in INTEGER_DTYPES]
+    dtypes += [("int64", d) for d in target.dtypes]
+    wide = [("total_edge", "one", False)] if "float16" in target.dtypes else []
+    return [
+        [lambda c, s=s: with_shapes(c, *s) for s in SHAPES],
+        [lambda c, p=p: with_layouts(c, *p) for p in LAYOUT_PAIRS],
+        [lambda c, f=f: with_fills(c, *f) for f in (*FILLS, *wide)],
+        [lambda c, g=g: with_grad_output(c, *g) for g in GRAD_OUTPUTS],
+        [lambda c, n=n: with_needs(c, *n) for n in NEEDS],
+        [lambda c, d=d: with_dtypes(c, *d) for d in dtypes],
+        [same_tensor],
+    ]
+
+
+def same_tensor(case: Case) -> Case:
+    return case.replace(target=case.input, same=True)
+
+
+def starts(target: Target) -> Iterator[Case]:
+    for reduction, dtype in itertools.product(target.reductions, target.dtypes):
+        yield plain(dtype, reduction)
+
+
+def examples(target: Target) -> Iterator[Case]:
+    """The plain cases, and each change of them alone; every size of a tail."""
+    yield from distinct(target, _examples(target))
+
+
+def _examples(target: Target) -> Iterator[Case]:
+    yield from starts(target)
+    for case in starts(target):
+        for axis in axes(target):
+            yield from (change(case) for change in axis)
+    for case in starts(target):
+        if case.input.dtype in ("float32", "float16") or len(target.dtypes) == 1:
+            for n in TAILS:
+                yield with_shapes(case, (n,), (n,))
+        if case.input.dtype == "float16":  # more terms than one: the sum passes Ω, no term does
+            yield with_fills(with_shapes(case, (16,), (16,)), "total_edge", "one", False)
+
+
+def pairs(target: Target) -> Iterator[Case]:
+    """Every pair of values of two axes once; dtype and reduction go round."""
+    yield from distinct(target, _pairs(target))
+
+
+def _pairs(target: Target) -> Iterator[Case]:
+    around = itertools.cycle(starts(target))
+    for one, other in itertools.combinations(axes(target), 2):
+        for first, second in itertools.product(one, other):
+            yield second(first(next(around)))
+
+
+def scale(target: Target, n: int, seed: int) -> Iterator[Case]:
+    """Large sizes: drifting sums, a spike at a telling position, broadcasting, gradients."""
+    dtypes = [d for d in ("float32", "float16", "bfloat16", "float64") if d in target.dtypes]
+    for k, reduction in enumerate(r for r in ("mean", "sum", "none") if r in target.reductions):
+        dtype = dtypes[(n + k) % len(dtypes)] if n > 2**17 else dtypes[0]
+        case = with_shapes(plain(dtype, reduction), (n,), (n,))
+        fills = (("constant", "zero"), ("spike", "zero"), ("ordinary", "ordinary"))
+        for j, fill in enumerate(fills if n <= 2**17 else fills[k : k + 1]):
+            filled = reseeded(with_fills(case, *fill, False), seed + j)
+            yield from within(target, filled)
+
+
+def within(target: Target, case: Case) -> Iterator[Case]:
+    """The case cut down to what the target claims, or nothing."""
+    claims = target.claims
+    if case.reduction not in target.reductions:
+        return
+    floating = {d for d in (case.input.dtype, case.target.dtype) if d in FLOAT_DTYPES}
+    if not floating <= set(target.dtypes) or case.dtype not in target.dtypes:
+        return
+    names = {f.name for f in features(case)}
+    if "broadcast" in names and "broadcast" not in claims:
+        return
+    if "empty" in names and "empty" not in claims:
+        return
+    if names & {"mixed", "integer"} and "mixed_dtype" not in claims:
+        return
+    if "mean_overflow" in names and (case.dtype, case.reduction) != ("float16", "mean"):
+        return
+    if "target_gradient" not in claims:
+        case = case.replace(needs=(case.needs[0], False))
+    if case.same and "target_gradient" not in claims:
+        return
+    yield case
+
+
+def distinct(target: Target, cases: Iterator[Case]) -> Iterator[Case]:
+    seen = set()
+    for whole in cases:
+        for case in within(target, whole):
+            if case not in seen:
+                seen.add(case)
+                yield case

@@ -1,0 +1,278 @@
+"""Run one shard of the plan: its cases, every clause on each, and the findings, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import hypothesis
+import torch
+
+from conformance.attribution import Finding, attribute
+from conformance.case import Case, cost
+from conformance.checks import ASPECTS, Judgement, judge_observation
+from conformance.clauses import CLAUSES
+from conformance.experiments import EXPERIMENTS, Bench, run_experiment
+from conformance.features import clause_of, clauses_of, features
+from conformance.minimise import minimise
+from conformance.observation import observe
+from conformance.plans import Profile, Shard, derive, fixed_cases
+from conformance.strategies import scenarios
+from targets import Target
+
+Row = tuple[str, str]  # clause id, dtype
+
+
+class Box(Protocol):
+    """Where a call is written down before it is made, so that a crash leaves it behind."""
+
+    def enter(self, text: str) -> None: ...
+    def leave(self) -> None: ...
+
+
+@dataclass
+class ShardResult:
+    """What a shard found. ``tally``: examples per clause and dtype. ``worst``: share and case."""
+
+    shard: str
+    cases: int = 0
+    digest: str = ""
+    tally: dict[Row, int] = field(default_factory=dict)
+    worst: dict[Row, tuple[float, Case]] = field(default_factory=dict)
+    findings: dict[Row, Finding] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "shard": self.shard,
+            "cases": self.cases,
+            "digest": self.digest,
+            "tally": [[*row, n] for row, n in self.tally.items()],
+            "worst": [[*row, share, case.to_json()] for row, (share, case) in self.worst.items()],
+            "findings": [finding_to_json(f) for f in self.findings.values()],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ShardResult:
+        found = [finding_from_json(f) for f in data["findings"]]
+        return cls(
+            data["shard"],
+            data["cases"],
+            data["digest"],
+            {(c, d): n for c, d, n in data["tally"]},
+            {(c, d): (share, Case.from_json(case)) for c, d, share, case in data["worst"]},
+            {(f.clause, f.dtype): f for f in found},
+        )
+
+    def add(self, finding: Finding) -> None:
+        """Keep the simplest finding of each row; one without a case yields to one with."""
+        row = (finding.clause, finding.dtype)
+        known = self.findings.get(row)
+        if known is None or _order(finding) < _order(known):
+            self.findings[row] = finding
+
+    def count(self, row: Row) -> None:
+        self.tally[row] = self.tally.get(row, 0) + 1
+
+
+def finding_to_json(finding: Finding) -> dict[str, Any]:
+    data = {k: v for k, v in asdict(finding).items() if k != "case"}
+    return data | {"case": finding.case.to_json() if finding.case else None}
+
+
+def finding_from_json(data: dict[str, Any]) -> Finding:
+    case = Case.from_json(data["case"]) if data["case"] else None
+    return Finding(data["clause"], data["dtype"], data["message"], case, data["status"])
+
+
+def _order(finding: Finding) -> tuple[Any, ...]:
+    return (finding.case is None, cost(finding.case) if finding.case else (), finding.message)
+
+
+@dataclass
+class Session:
+    """Everything that running a case takes: the target, the device, the box, calls to leave out."""
+
+    target: Target
+    device: str
+    seed: int
+    box: Box | None = None
+    skip: frozenset[str] = frozenset()
+
+    def run(self, case: Case) -> Judgement:
+        """One run of one case, and every clause on what was seen."""
+        if self.box is not None:
+            key = case.key()
+            if key in self.skip:
+                return Judgement((), {})
+            self.box.enter(key)
+        try:
+            seen = observe(self.target, case, self.device)
+        finally:
+            if self.box is not None:
+                self.box.leave()
+        return judge_observation(case, seen)
+
+
+def run_shard(session: Session, shard: Shard, profile: Profile) -> ShardResult:
+    """All cases of ``shard``; the result depends on target, seed, profile and shard alone."""
+    result = ShardResult(shard.name)
+    with _quiet():
+        if shard.phase == "experiments":
+            _run_experiments(session, result)
+        else:
+            judge = _Judge(session, result)
+            if shard.phase == "fuzz":
+                _fuzz(session, shard, profile, judge)
+            else:
+                judge.all(fixed_cases(session.target, profile, session.seed, shard))
+            result.digest = judge.digest.hexdigest()
+    return result
+
+
+def minimised(session: Session, finding: Finding) -> Finding:
+    """The same finding with a smaller case."""
+    if finding.case is None or finding.status != "fail":
+        return finding
+    limit = len(features(finding.case))
+    last = finding.message
+
+    def still_fails(case: Case) -> bool:
+        nonlocal last
+        present = features(case)
+        if len(present) > limit or case.dtype != finding.dtype:
+            return False
+        for deviation in session.run(case).deviations:
+            clause = deviation.aspect
+            if clause in ASPECTS:
+                clause = clause_of(clause, case, present[0] if present else None)
+            if clause == finding.clause:
+                last = deviation.message
+                return True
+        return False
+
+    with _quiet():
+        case = minimise(finding.case, still_fails)
+    return Finding(finding.clause, finding.dtype, last, case)
+
+
+class _Judge:
+    """Runs cases one after the other into a result."""
+
+    def __init__(self, session: Session, result: ShardResult) -> None:
+        self.session, self.result = session, result
+        self.digest = hashlib.sha256()
+        self.explained: set[tuple[Any, ...]] = set()
+
+    def all(self, cases: Iterable[Case]) -> None:
+        for case in cases:
+            self.one(case)
+
+    def one(self, case: Case) -> float:
+        """Run ``case``; returns the largest share of the permitted error that it used."""
+        self.result.cases += 1
+        self.digest.update(case.key().encode())
+        judgement = self.session.run(case)
+        names = tuple(f.name for f in features(case))
+        for clause in clauses_of(case):
+            self.result.count((clause, case.dtype))
+        for clause in _ALWAYS:
+            self.result.count((clause, case.dtype))
+        for deviation in judgement.deviations:
+            where = (deviation.aspect, names, case.dtype, case.reduction)
+            if where not in self.explained:  # one explanation for each kind of case is enough
+                self.explained.add(where)
+                self.result.add(attribute(case, deviation, self.session.run))
+        self._worst(case, judgement)
+        return max(judgement.shares.values(), default=0.0)
+
+    def _worst(self, case: Case, judgement: Judgement) -> None:
+        present = features(case)
+        for aspect, share in judgement.shares.items():
+            row = (clause_of(aspect, case, present[0] if present else None), case.dtype)
+            known = self.result.worst.get(row)
+            if known is None or share > known[0]:
+                self.result.worst[row] = (share, case)
+
+
+# Clauses that look at every run, whatever the case.
+_ALWAYS = tuple(
+    c.id
+    for c in CLAUSES
+    if c.id
+    in {
+        "value.tensor",
+        "dtypes.result",
+        "gradient.unneeded",
+        "purity.inputs",
+        "purity.grad_output",
+        "purity.alias",
+    }
+)
+
+
+def _run_experiments(session: Session, result: ShardResult) -> None:
+    for clause in CLAUSES:
+        for dtype in session.target.dtypes:
+            if clause.id not in EXPERIMENTS or not clause.applies(session.target, dtype):
+                continue
+            text = f"experiment {clause.id} {dtype}"
+            if text in session.skip:
+                continue
+            if session.box is not None:
+                session.box.enter(text)
+            bench = Bench(session.target, dtype, session.device, session.seed)
+            messages = run_experiment(clause.id, bench)
+            if session.box is not None:
+                session.box.leave()
+            result.count((clause.id, dtype))
+            if messages:
+                result.add(Finding(clause.id, dtype, messages[0], None))
+
+
+def _fuzz(session: Session, shard: Shard, profile: Profile, judge: _Judge) -> None:
+    salt = derive(session.seed, shard.name)
+    phases = [hypothesis.Phase.generate]
+    if profile.climb:
+        phases.append(hypothesis.Phase.target)
+
+    # Every field is set: with CI in the environment Hypothesis would load other defaults.
+    @hypothesis.seed(salt)
+    @hypothesis.settings(
+        max_examples=profile.examples,
+        derandomize=False,
+        database=None,
+        verbosity=hypothesis.Verbosity.quiet,
+        phases=phases,
+        stateful_step_count=50,
+        report_multiple_bugs=False,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        deadline=None,
+        print_blob=False,
+        backend="hypothesis",
+    )
+    @hypothesis.given(scenarios(session.target, salt))
+    def explore(scenario: tuple[Case, ...]) -> None:
+        shares = [judge.one(case) for case in scenario]
+        if profile.climb and shares:
+            hypothesis.target(max(0.0, *shares) if len(shares) > 1 else shares[0], label="share")
+
+    explore()
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """The builtin warns about broadcasting, and cases do little else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def one_thread() -> None:
+    """Small cases are no faster on several threads, and results differ in bits between counts."""
+    torch.set_num_threads(1)
+
+

@@ -1,0 +1,17 @@
+"""torch's own ``nn.MSELoss``."""
+
+from __future__ import annotations
+
+import torch
+
+from targets.registry import register
+from targets.target import CLAIMS, Target
+
+
+def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    return torch.nn.MSELoss(reduction=reduction)(input, target)
+
+
+BUILTIN = register(
+    Target("builtin", loss, CLAIMS, summary="torch.nn.MSELoss", module=torch.nn.MSELoss)
+)
