@@ -19,27 +19,31 @@ Rerun = Callable[[Case], Judgement]
 
 @dataclass(frozen=True)
 class Finding:
-    """A broken clause, and the case that shows it. ``status``: fail, crash or timeout."""
+    """A broken clause, and the case that shows it.
+
+    ``aspect``: of the deviation (see checks.py). ``status``: fail, crash or timeout.
+    """
 
     clause: str
     dtype: str
     message: str
     case: Case | None
+    aspect: str = ""
     status: str = "fail"
 
 
 def attribute(case: Case, deviation: Deviation, rerun: Rerun) -> Finding:
     """The finding for a deviation on ``case``: its clause and the simplest case that shows it."""
     if deviation.aspect not in ASPECTS:
-        return Finding(deviation.aspect, case.dtype, deviation.message, case)
+        return Finding(deviation.aspect, case.dtype, deviation.message, case, deviation.aspect)
     present = features(case)
     for kept, simpler in _simpler(case, present):
         for other in rerun(simpler).deviations:
             if other.aspect == deviation.aspect:
                 clause = clause_of(other.aspect, simpler, kept[0] if kept else None)
-                return Finding(clause, case.dtype, other.message, simpler)
+                return Finding(clause, case.dtype, other.message, simpler, other.aspect)
     clause = clause_of(deviation.aspect, case, present[0] if present else None)
-    return Finding(clause, case.dtype, deviation.message, case)
+    return Finding(clause, case.dtype, deviation.message, case, deviation.aspect)
 
 
 def _simpler(

@@ -20,7 +20,7 @@ from conformance.experiments import EXPERIMENTS, Bench, run_experiment
 from conformance.features import clause_of, clauses_of, features
 from conformance.minimise import minimise
 from conformance.observation import observe
-from conformance.plans import Profile, Shard, derive, fixed_cases
+from conformance.plans import Profile, Shard, derive, fixed_cases, within
 from conformance.strategies import scenarios
 from targets import Target
 
@@ -85,7 +85,9 @@ def finding_to_json(finding: Finding) -> dict[str, Any]:
 
 def finding_from_json(data: dict[str, Any]) -> Finding:
     case = Case.from_json(data["case"]) if data["case"] else None
-    return Finding(data["clause"], data["dtype"], data["message"], case, data["status"])
+    return Finding(
+        data["clause"], data["dtype"], data["message"], case, data["aspect"], data["status"]
+    )
 
 
 def _order(finding: Finding) -> tuple[Any, ...]:
@@ -145,18 +147,19 @@ def minimised(session: Session, finding: Finding) -> Finding:
         present = features(case)
         if len(present) > limit or case.dtype != finding.dtype:
             return False
+        if list(within(session.target, case)) != [case]:
+            return False
         for deviation in session.run(case).deviations:
-            clause = deviation.aspect
-            if clause in ASPECTS:
-                clause = clause_of(clause, case, present[0] if present else None)
-            if clause == finding.clause:
-                last = deviation.message
-                return True
+            if deviation.aspect == finding.aspect:
+                clause = clause_of(deviation.aspect, case, present[0] if present else None)
+                if finding.aspect not in ASPECTS or clause == finding.clause:
+                    last = deviation.message
+                    return True
         return False
 
     with _quiet():
         case = minimise(finding.case, still_fails)
-    return Finding(finding.clause, finding.dtype, last, case)
+    return Finding(finding.clause, finding.dtype, last, case, finding.aspect)
 
 
 class _Judge:

@@ -204,7 +204,7 @@ class Enclosure:
             total, error = _exact_sum(rows) if self.fmt is BINARY64 else _plain_sum(rows)
             bound = magnitude.sum(axis=-1) * (1 + n * 2.0**-52)
             ends = np.nextafter(total + (error + bound * widening), np.inf)
-        flags = _sum_overflow(rows, ends, widening, acc, flags)
+        flags = _sum_overflow(rows, widening, acc, flags)
         return Enclosure(acc, ends, flags, terms=n)
 
     # -- conversions -------------------------------------------------------------------------
@@ -283,10 +283,7 @@ class Enclosure:
         limit = _overflow_threshold(fmt)
         over = np.asarray(ends >= limit, dtype=bool)
         if over.any():
-            flags = np.zeros(ends.shape[1:], np.uint8) if flags is None else flags.copy()
-            finite = flags & VOID == 0
-            flags[over[0] & finite] |= NEG_INF
-            flags[over[1] & finite] |= POS_INF
+            flags = _with_infinities(flags, over)
         return Enclosure(fmt, up, flags)
 
 
@@ -402,18 +399,18 @@ def _exact_sum(rows: Floats) -> tuple[Floats, Floats]:
     return v[..., 0], error + magnitude * (n * 2.0**-51)
 
 
-def _ceil_log2(v: Fraction) -> int:
-    """floor(log2 |v|) for v != 0."""
-    e = v.numerator.bit_length() - v.denominator.bit_length()
-    return e if abs(v) >= Fraction(2) ** e else e - 1
-
-
 def _fraction_up(v: Fraction, fmt: Format) -> Fraction:
     """The least number with fmt's precision and spacing, but any exponent, that is >= v."""
     if not v:
         return v
-    quantum = Fraction(2) ** (max(_ceil_log2(v), fmt.emin) - fmt.precision + 1)
-    return math.ceil(v / quantum) * quantum
+    p, q = v.numerator, v.denominator
+    exponent = p.bit_length() - q.bit_length()  # floor(log2 |v|), or one more
+    if abs(p) << max(-exponent, 0) < q << max(exponent, 0):
+        exponent -= 1
+    k = max(exponent, fmt.emin) - fmt.precision + 1
+    if k >= 0:
+        return Fraction(-(-p // (q << k)) << k)
+    return Fraction(-(-(p << -k) // q), 1 << -k)
 
 
 def _clip_fraction(v: Fraction, fmt: Format) -> float:
@@ -487,7 +484,7 @@ def _summed_flags(flags: Flags) -> Flags:
 
 
 def _sum_overflow(
-    rows: NDArray[Any], ends: NDArray[Any], widening: float, acc: Format, flags: Flags | None
+    rows: NDArray[Any], widening: float, acc: Format, flags: Flags | None
 ) -> Flags | None:
     """Flag what a sum may do when a partial sum passes the accumulator's range.
 
@@ -500,9 +497,13 @@ def _sum_overflow(
     over = np.asarray(parts * factor >= _overflow_threshold(acc), dtype=bool)
     if not over.any():
         return flags
-    result = np.zeros(ends.shape[1:], np.uint8) if flags is None else flags.copy()
-    finite = result & VOID == 0
-    low, high = over[0] & finite, over[1] & finite
-    result |= np.where(low, NEG_INF, 0).astype(np.uint8)
-    result |= np.where(high, POS_INF, 0).astype(np.uint8)
-    return np.asarray(result | np.where(low & high, NAN, 0).astype(np.uint8))
+    result = _with_infinities(flags, over)
+    both = over[0] & over[1] & (result & VOID == 0)
+    return np.asarray(result | np.where(both, NAN, 0).astype(np.uint8))
+
+
+def _with_infinities(flags: Flags | None, over: NDArray[np.bool_]) -> Flags:
+    """``flags`` with the infinity of each end that is ``over`` the range, where it is finite."""
+    old = np.zeros(over.shape[1:], np.uint8) if flags is None else flags
+    infinities = np.where(over[0], NEG_INF, 0) | np.where(over[1], POS_INF, 0)
+    return np.asarray(old | np.where(old & VOID == 0, infinities, 0).astype(np.uint8))

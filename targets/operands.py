@@ -1,8 +1,9 @@
-"""What the shipped implementations do with their operands before they compute, as the builtin does."""
+"""What the shipped implementations do with their operands first, as the builtin does."""
 
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 
@@ -23,7 +24,8 @@ def prepare(input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, to
     differ. Raises RuntimeError where the shapes do not broadcast, and where no operand is floating
     or one is complex.
     """
-    if input.shape != target.shape:
+    # Dynamo cannot trace a warning; the builtin gives none in a compiled graph either.
+    if input.shape != target.shape and not torch.compiler.is_compiling():
         warnings.warn(
             f"target size {tuple(target.shape)} differs from input size {tuple(input.shape)}: "
             "they are broadcast, which is rarely meant",
@@ -32,7 +34,8 @@ def prepare(input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, to
     dtype = torch.promote_types(input.dtype, target.dtype)
     if not dtype.is_floating_point:
         raise RuntimeError(f"mean squared error needs a real floating dtype, not {dtype}")
-    x, y = torch.broadcast_tensors(input, target)
+    broadcast: Any = torch.broadcast_tensors  # untyped in torch
+    x, y = broadcast(input, target)
     half = dtype in (torch.float16, torch.bfloat16)
     if half and torch.is_autocast_enabled(x.device.type):
         dtype = torch.float32

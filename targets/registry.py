@@ -1,4 +1,4 @@
-"""Find a target: by registered name, ``package.module:attribute``, or ``path/file.py:attribute``."""
+"""Find a target by its registered name, ``package.module:attribute`` or ``file.py:attribute``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from types import ModuleType
 from typing import Any
 
 import targets
-from targets.target import DROP_IN, Target, TargetError, UnknownTarget, near
+from targets.target import DROP_IN, REDUCTIONS, Target, TargetError, UnknownTarget, near
 
 GROUP = "loss_conformance.targets"
-_INFRASTRUCTURE = {"registry", "target", "operands"}
+_INFRASTRUCTURE = {"operands", "registry", "target"}
 
 
 @dataclass
@@ -34,6 +34,7 @@ class Registry:
     broken: dict[str, str] = field(default_factory=dict)
 
     def add(self, target: Target) -> Target:
+        """``target`` itself; raises TargetError where another one has its name."""
         known = self.targets.get(target.name)
         if known is not None and known != target:
             raise TargetError(f"two targets are called {target.name!r}: choose another name")
@@ -42,6 +43,8 @@ class Registry:
 
 
 _REGISTRY = Registry()
+# What a file registered while it loaded: only then can it be told from what it imported.
+_REGISTERED_BY: dict[str, tuple[Target, ...]] = {}
 
 
 def register(target: Target) -> Target:
@@ -59,6 +62,7 @@ def available() -> Registry:
             with _explained(f"entry point {point.name} ({point.value})"):
                 found = point.load()
             register(replace(_adapt(found, point.name), name=point.name, source=point.value))
+            _REGISTRY.broken.pop(point.name, None)
         except TargetError as error:
             _REGISTRY.broken[point.name] = str(error)
     return _REGISTRY
@@ -69,35 +73,43 @@ def resolve(spec: Any) -> Target:
 
     ``spec``: a Target; a registered name; ``package.module:attribute``; ``path/file.py:attribute``
     (``:attribute`` may be left out where the file has one Target); a callable; an ``nn.Module``
-    class or instance. Raises :class:`TargetError` (:class:`UnknownTarget`) with a message for users.
+    class or instance. Raises :class:`TargetError`, with a message meant for users.
     """
+    if isinstance(spec, Target):
+        return spec
     if not isinstance(spec, str):
         return _adapt(spec, getattr(spec, "__name__", type(spec).__name__))
-    path, _, attribute = spec.rpartition(":") if ":" in spec else (spec, "", "")
-    if path.endswith(".py"):
-        return _from_module(_load_file(Path(path)), attribute, spec)
-    if attribute:
-        with _explained(path):
-            module = importlib.import_module(path)
-        return _from_module(module, attribute, spec)
-    return _by_name(spec)
+    place, colon, attribute = (spec, "", "") if spec.endswith(".py") else spec.rpartition(":")
+    if place.endswith(".py"):
+        return _from_module(_load_file(Path(place)), attribute, spec)
+    if not colon:
+        return _by_name(spec)
+    if not place or not attribute:
+        raise TargetError(f"{spec!r}: write package.module:attribute or path/file.py:attribute")
+    with _explained(place):
+        module = importlib.import_module(place)
+    return _from_module(module, attribute, spec)
 
 
 def fingerprint(target: Target) -> str:
     """SHA-256 of the source file of the loss; of its qualified name where there is no source."""
     function: Any = target.loss
-    while isinstance(function, functools.partial):
-        function = function.func
+    while inner := getattr(function, "__wrapped__", None) or _partial(function):
+        function = inner
     owner = getattr(function, "__self__", None)
     if owner is not None and not isinstance(owner, ModuleType):
-        function = type(owner)
+        function = owner if inspect.isclass(owner) else type(owner)
     elif not inspect.isroutine(function) and not inspect.isclass(function):
         function = type(function)
     try:
-        source = Path(str(inspect.getsourcefile(inspect.unwrap(function)))).read_bytes()
+        source = Path(str(inspect.getsourcefile(function))).read_bytes()
     except (TypeError, OSError):
         source = f"{function.__module__}.{getattr(function, '__qualname__', '')}".encode()
     return hashlib.sha256(source).hexdigest()
+
+
+def _partial(function: Any) -> Any:
+    return function.func if isinstance(function, functools.partial) else None
 
 
 def _by_name(name: str) -> Target:
@@ -110,24 +122,29 @@ def _by_name(name: str) -> Target:
     if name in registry.broken:
         raise TargetError(registry.broken[name])
     raise UnknownTarget(
-        f"unknown target {name!r}{near(name, registry.targets)} "
+        f"unknown target {name!r}{near(name, registry.targets) or '.'} "
         f"Known: {', '.join(sorted(registry.targets))}. "
         "Or name yours as package.module:attribute or path/file.py:attribute"
     )
 
 
 def _load_shipped() -> None:
+    """Import every implementation in this package; one that does not load is noted as broken."""
     for info in pkgutil.iter_modules(targets.__path__):
         if info.name not in _INFRASTRUCTURE:
-            with _explained(f"targets.{info.name}"):
-                importlib.import_module(f"targets.{info.name}")
+            try:
+                with _explained(f"targets.{info.name}"):
+                    importlib.import_module(f"targets.{info.name}")
+            except TargetError as error:
+                _REGISTRY.broken[info.name] = str(error)
 
 
 def _load_file(path: Path) -> ModuleType:
+    """The module of a file; loaded once, and again when its text has changed."""
     if not path.is_file():
         raise UnknownTarget(f"no such file: {path}")
     whole = path.resolve()
-    digest = hashlib.sha256(str(whole).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(str(whole).encode() + b"\0" + whole.read_bytes()).hexdigest()[:12]
     name = f"_loss_conformance_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
@@ -135,13 +152,17 @@ def _load_file(path: Path) -> ModuleType:
     if specification is None or specification.loader is None:
         raise TargetError(f"cannot import {path}: not a Python source file")
     module = importlib.util.module_from_spec(specification)
+    # Dataclasses and pickle look the module up by its name, so it must be there and stay there.
     sys.modules[name] = module
+    known = dict(_REGISTRY.targets)
     try:
         with _explained(str(path)), _importable(whole.parent):
             specification.loader.exec_module(module)
     except TargetError:
         del sys.modules[name]
+        _REGISTRY.targets = known
         raise
+    _REGISTERED_BY[name] = tuple(t for n, t in _REGISTRY.targets.items() if n not in known)
     return module
 
 
@@ -161,76 +182,114 @@ def _explained(what: str) -> Iterator[None]:
     """Turn whatever an import raises into one line: what, why, and the file and line."""
     try:
         yield
-    except TargetError:
+    except (TargetError, KeyboardInterrupt):
         raise
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
+    except BaseException as error:  # SystemExit too: a target must not end the run
         reason = str(error).strip().splitlines()
         text = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-        where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if len(frames) > 1 else ""
-        raise TargetError(f"cannot import {what}: {text}{where}") from None
+        raise TargetError(f"cannot import {what}: {text}{_place(error)}") from None
+
+
+def _place(error: BaseException) -> str:
+    """`` (file, line n)`` where the import broke, in code that is not the import machinery's."""
+    if isinstance(error, SyntaxError):
+        return ""  # its own text names the place
+    machinery = (__file__, importlib.__file__, importlib.metadata.__file__)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename not in machinery and not frame.filename.startswith("<frozen"):
+            return f" ({frame.filename}, line {frame.lineno})"
+    return ""
 
 
 def _from_module(module: ModuleType, attribute: str, spec: str) -> Target:
-    own = [v for v in vars(module).values() if isinstance(v, Target)]
     if not attribute:
-        if len(own) == 1:
-            return replace(own[0], source=spec)
-        names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise TargetError(f"{spec}: say which attribute, as {spec}:NAME; it has {', '.join(names)}")
+        return _only_target(module, spec)
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise TargetError(f"{spec}: no attribute {part!r}{near(part, vars(module))}")
+            raise TargetError(f"{spec}: no attribute {part!r}{near(part, dir(found))}")
         found = getattr(found, part)
-    with _explained(spec):
-        target = _adapt(found, attribute.rsplit(".", 1)[-1])
-    return replace(target, source=spec)
+    if not isinstance(found, Target) and not callable(found):
+        raise TargetError(f"{spec}: {attribute} is not callable, it is a {type(found).__name__}")
+    target = _adapt(found, attribute.rsplit(".", 1)[-1])
+    return target if target.source else replace(target, source=spec)
+
+
+def _only_target(module: ModuleType, spec: str) -> Target:
+    registered = _REGISTERED_BY.get(module.__name__, ())
+    own = {v.name: v for v in vars(module).values() if isinstance(v, Target)}
+    for candidates in (list(registered), list(own.values())):
+        if len(candidates) == 1:
+            return replace(candidates[0], source=spec)
+    names = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (isinstance(value, Target) or getattr(value, "__module__", "") == module.__name__)
+    ]
+    reason = "it has " + ", ".join(names) if names else "it has none"
+    raise TargetError(f"{spec}: say which attribute, as {spec}:NAME; {reason}")
 
 
 def _adapt(found: Any, name: str) -> Target:
     """A Target as it is; a callable or an ``nn.Module`` as one that claims to be a drop-in."""
     if isinstance(found, Target):
         return found
-    if _is_module(found):
-        return _adapt_module(found, name)
     if not callable(found):
-        raise TargetError(f"{name} is not callable: it is of type {type(found).__name__}")
-    name = re.sub(r"[^\w.+-]", "_", name) or "loss"
+        raise TargetError(f"{name} is not callable: it is a {type(found).__name__}")
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".-") or "loss"
+    if inspect.isclass(found) and _is_a(found, "autograd.Function"):
+        raise TargetError(f"{name} is an autograd.Function: name its apply or a function")
+    if _is_a(found, "nn.Module"):
+        return _adapt_module(found, name)
     if _takes_reduction(found):
         return Target(name, found)
     return Target(name, _MeanOnly(found), reductions=("mean",))
 
 
-def _is_module(found: Any) -> bool:
+def _is_a(found: Any, kind: str) -> bool:
+    """Whether ``found`` is, or is of, this class of torch. Does not import torch."""
     torch = sys.modules.get("torch")
     if torch is None:
         return False
-    kind = found if inspect.isclass(found) else type(found)
-    return issubclass(kind, torch.nn.Module)
+    outer, inner = kind.split(".")
+    wanted = getattr(getattr(torch, outer), inner)
+    return issubclass(found if inspect.isclass(found) else type(found), wanted)
 
 
 def _adapt_module(found: Any, name: str) -> Target:
+    """A module claims ``module``; one whose reduction cannot be chosen claims the one it has."""
     claims = DROP_IN | {"module"}
     if not inspect.isclass(found):
         reduction = getattr(found, "reduction", "mean")
-        reductions = (reduction,) if reduction in ("none", "sum", "mean") else ("mean",)
-        return Target(name, _MeanOnly(found), claims, reductions)
+        own = (reduction,) if reduction in REDUCTIONS else ("mean",)
+        return Target(name, _MeanOnly(found), claims, own, module=_Fixed(found))
     if _takes_reduction(found):
         return Target(name, _FromClass(found), claims, module=found)
-    return Target(name, _MeanOnly(found()), claims, ("mean",))
+    try:
+        instance: Any = found()
+    except Exception as error:
+        raise TargetError(f"cannot make a {name}: {type(error).__name__}: {error}") from None
+    return Target(name, _MeanOnly(instance), claims, ("mean",), module=_Fixed(instance))
 
 
 def _takes_reduction(function: Callable[..., Any]) -> bool:
     """Whether it can be called with ``reduction=``; unknown signatures are taken to accept it."""
+    # Two signatures of torch's say **kwargs and then refuse every keyword.
+    owner = getattr(function, "__self__", None)
+    if inspect.isclass(owner) and _is_a(owner, "autograd.Function"):
+        return False  # its apply
+    if inspect.isclass(function) and _is_a(function, "nn.Module"):
+        defines = next(c for c in function.__mro__ if "__init__" in vars(c))
+        if defines.__module__ == "torch.nn.modules.module":
+            return False  # the constructor of nn.Module itself
     try:
-        parameters = inspect.signature(function).parameters
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return True
-    return "reduction" in parameters or any(
-        p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+    return any(
+        p.kind is p.VAR_KEYWORD or (p.name == "reduction" and p.kind is not p.POSITIONAL_ONLY)
+        for p in parameters
     )
 
 
@@ -260,3 +319,13 @@ class _FromClass:
 
     def __call__(self, input: Any, target: Any, reduction: str = "mean") -> Any:
         return self.factory(reduction=reduction)(input, target)
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """The factory of a module whose reduction cannot be chosen: always the one module."""
+
+    instance: Any
+
+    def __call__(self, reduction: str = "mean") -> Any:
+        return self.instance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 CLAIMS = frozenset(
@@ -27,6 +27,7 @@ CLAIMS = frozenset(
 DROP_IN = CLAIMS - {"module"}
 REDUCTIONS = ("none", "sum", "mean")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 class TargetError(ValueError):
@@ -41,9 +42,10 @@ class UnknownTarget(TargetError):
 class Target:
     """One implementation with its claims.
 
-    ``loss(input, target, reduction="mean") -> Tensor``; ``claims`` ⊆ :data:`CLAIMS`, by default
-    everything that a drop-in replacement does. ``module(reduction=...)`` makes an ``nn.Module``,
-    for those that claim ``module``. Raises :class:`TargetError` where a field is not valid.
+    ``loss(input, target, reduction="mean") -> Tensor``; ``claims`` are of :data:`CLAIMS`, by
+    default everything that a drop-in replacement does. ``module(reduction=...)`` makes an ``nn.Module``,
+    for those that claim ``module``. ``source`` says where it was found, for reports.
+    Raises :class:`TargetError` where a field is not valid.
     """
 
     name: str
@@ -53,33 +55,37 @@ class Target:
     dtypes: tuple[str, ...] = DTYPES
     summary: str = ""
     module: Callable[..., Any] | None = None
-    source: str = ""
+    source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch(r"[\w.+-]+", self.name):
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
             raise TargetError(
-                f"target name {self.name!r}: use letters, digits and . _ + - (it names a folder)"
+                f"target name {self.name!r}: use letters, digits and . _ - (it names a folder), "
+                "with a letter, digit or _ first"
             )
         if not callable(self.loss):
             raise TargetError(f"target {self.name}: loss is not callable: {self.loss!r}")
         object.__setattr__(self, "claims", frozenset(self._valid("claims", CLAIMS)))
         object.__setattr__(self, "reductions", self._valid("reductions", REDUCTIONS))
         object.__setattr__(self, "dtypes", self._valid("dtypes", DTYPES))
-        for field in ("reductions", "dtypes"):
-            if not getattr(self, field):
-                raise TargetError(f"target {self.name}: {field} is empty, nothing can be judged")
+        for attribute in ("reductions", "dtypes"):
+            if not getattr(self, attribute):
+                raise TargetError(f"target {self.name}: no {attribute}, nothing can be judged")
+        if self.module is not None and not callable(self.module):
+            raise TargetError(f"target {self.name}: module is not callable: {self.module!r}")
 
-    def _valid(self, field: str, known: Iterable[str]) -> tuple[str, ...]:
-        given = getattr(self, field)
-        if isinstance(given, str):
-            raise TargetError(f"target {self.name}: {field} is the text {given!r}, not a collection")
+    def _valid(self, attribute: str, known: Iterable[str]) -> tuple[str, ...]:
+        given = getattr(self, attribute)
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise TargetError(f"target {self.name}: {attribute} is {given!r}, not a collection")
+        given = tuple(given)
         for value in given:
             if value not in known:
                 raise TargetError(
-                    f"target {self.name}: unknown {field[:-1]} {value!r}{near(str(value), known)}; "
-                    f"known: {', '.join(sorted(known))}"
+                    f"target {self.name}: unknown {attribute[:-1]} {value!r}"
+                    f"{near(str(value), known)}; known: {', '.join(sorted(known))}"
                 )
-        return tuple(given)
+        return given
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -15,7 +15,14 @@ from targets.target import CLAIMS, DROP_IN, Target
 
 
 class TutorialModule(torch.nn.Module):
-    """Square the difference, add up, divide: the sum of a float16 tensor overflows on the way."""
+    """Square the difference, add up, divide: the sum of a float16 tensor overflows on the way.
+
+    The tutorial's has no reduction to choose; the parameter is there for the module clauses.
+    """
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = reduction
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         squared = (input - target) ** 2
@@ -38,17 +45,29 @@ class TutorialFunction(torch.autograd.Function):
 
 
 def module_loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-    return TutorialModule()(input, target)  # type: ignore[no-any-return]
+    """The loss of :class:`TutorialModule`, whatever the reduction."""
+    result: torch.Tensor = TutorialModule()(input, target)
+    return result
 
 
 def function_loss(
     input: torch.Tensor, target: torch.Tensor, reduction: str = "mean"
 ) -> torch.Tensor:
-    return TutorialFunction.apply(input, target)  # type: ignore[no-any-return, no-untyped-call]
+    """The loss of :class:`TutorialFunction`, whatever the reduction."""
+    apply: Any = TutorialFunction.apply
+    result: torch.Tensor = apply(input, target)
+    return result
 
 
 TUTORIAL_MODULE = register(
-    Target("tutorial-module", module_loss, CLAIMS, ("mean",), summary="the tutorial's nn.Module")
+    Target(
+        "tutorial-module",
+        module_loss,
+        CLAIMS,
+        ("mean",),
+        summary="the tutorial's nn.Module",
+        module=TutorialModule,
+    )
 )
 TUTORIAL_FUNCTION = register(
     Target(

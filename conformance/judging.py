@@ -1,0 +1,36 @@
+"""Judge a target in this process: ``from conformance import judge``."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from conformance.merging import conclude, merged, to_minimise
+from conformance.options import check_device, check_profile
+from conformance.plans import plan
+from conformance.shards import Session, minimised, run_shard
+from conformance.verdict import Verdict
+from targets import resolve
+
+
+def judge(
+    target: Any, *, device: str = "cpu", profile: str = "default", seed: int = 0
+) -> Verdict:
+    """The verdict on ``target``, found in this process without a pytest session.
+
+    ``target``: whatever :func:`targets.resolve` takes; a bare callable or ``nn.Module`` claims
+    everything. It cannot survive a target that kills the process; the command line can.
+    Raises TargetError for a target that cannot be had, ValueError for an unknown profile, and
+    DeviceUnavailable.
+    """
+    found = resolve(target)
+    chosen = check_profile(profile)
+    check_device(device)
+    start = time.perf_counter()
+    session = Session(found, device, seed)
+    total = merged([run_shard(session, shard, chosen) for shard in plan(found, chosen)])
+    for finding in to_minimise(total):
+        smaller = minimised(session, finding)
+        total.findings[(smaller.clause, smaller.dtype)] = smaller
+    duration = time.perf_counter() - start
+    return conclude(found, total, device=device, profile=profile, seed=seed, duration_s=duration)

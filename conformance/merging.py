@@ -1,0 +1,108 @@
+"""From the results of shards to a verdict; in which order they came plays no part."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Callable, Iterable
+
+from conformance.attribution import Finding
+from conformance.clauses import CLAUSES, Clause
+from conformance.scripts import script
+from conformance.shards import Row, ShardResult
+from conformance.verdict import ClauseResult, Verdict, environment
+from targets import Target, fingerprint
+
+Minimise = Callable[[Finding], Finding]
+
+
+def merged(results: Iterable[ShardResult]) -> ShardResult:
+    """All results as one: tallies added, the worst shares and the simplest findings kept."""
+    total = ShardResult("all")
+    hasher = hashlib.sha256()
+    for result in sorted(results, key=lambda r: r.shard):
+        total.cases += result.cases
+        hasher.update(result.digest.encode())
+        for row, n in result.tally.items():
+            total.tally[row] = total.tally.get(row, 0) + n
+        for row, worst in result.worst.items():
+            if row not in total.worst or worst[0] > total.worst[row][0]:
+                total.worst[row] = worst
+        for finding in result.findings.values():
+            total.add(finding)
+    total.digest = hasher.hexdigest()
+    return total
+
+
+def to_minimise(total: ShardResult, selected: str = "*") -> list[Finding]:
+    """One finding of each clause, the simplest: the others keep the cases they have."""
+    chosen: dict[str, Finding] = {}
+    for finding in total.findings.values():
+        if finding.case is not None and fnmatch.fnmatchcase(finding.clause, selected):
+            chosen.setdefault(finding.clause, finding)
+    return [chosen[clause] for clause in sorted(chosen)]
+
+
+def conclude(
+    target: Target,
+    total: ShardResult,
+    *,
+    device: str,
+    profile: str,
+    seed: int,
+    duration_s: float,
+    selected: str = "*",
+    ended: bool = True,
+) -> Verdict:
+    """The verdict: a row for each clause that matches ``selected``, for each dtype it speaks of."""
+    rows = [
+        _row(target, clause, dtype, total)
+        for clause in CLAUSES
+        if fnmatch.fnmatchcase(clause.id, selected)
+        for dtype in clause.dtypes
+        if dtype in target.dtypes or (clause.id, dtype) in total.findings
+    ]
+    return Verdict(
+        target=target.name,
+        device=device,
+        profile=profile,
+        seed=seed,
+        clauses=tuple(rows),
+        examples=total.cases,
+        duration_s=duration_s,
+        cases=total.digest,
+        fingerprint=fingerprint(target),
+        source=target.source,
+        selected=selected,
+        ended=ended,
+        environment=environment(),
+    )
+
+
+def _row(target: Target, clause: Clause, dtype: str, total: ShardResult) -> ClauseResult:
+    row: Row = (clause.id, dtype)
+    finding, examples = total.findings.get(row), total.tally.get(row, 0)
+    if finding is not None:
+        return ClauseResult(
+            clause.id,
+            clause.level,
+            finding.status,
+            dtype,
+            max(examples, 1),
+            message=finding.message,
+            case=finding.case.to_json() if finding.case else None,
+            script=script(target, finding),
+        )
+    if examples:
+        worst = total.worst.get(row)
+        return ClauseResult(
+            clause.id,
+            clause.level,
+            "pass",
+            dtype,
+            examples,
+            worst=worst[0] if worst else None,
+            case=worst[1].to_json() if worst else None,
+        )
+    status = "unavailable" if clause.applies(target, dtype) else "unclaimed"
+    return ClauseResult(clause.id, clause.level, status, dtype)

@@ -1,0 +1,191 @@
+"""The verdict: clause × dtype × device results for one target, with environment and seed."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+SPEC = "mse 1.0"
+BROKEN = ("fail", "crash", "timeout", "stale")
+
+
+class DamagedVerdict(ValueError):
+    """A verdict file that is cut, edited or none at all."""
+
+
+@dataclass(frozen=True)
+class ClauseResult:
+    """One row: a clause for one dtype.
+
+    ``status``: pass, fail, crash, timeout, waived, stale, unclaimed, unavailable, not_in_profile.
+    ``worst``: the largest share of the permitted error that a passing case used. ``case``: the
+    counterexample, or the worst passing case, as JSON.
+    """
+
+    id: str
+    level: str
+    status: str
+    dtype: str
+    examples: int = 0
+    worst: float | None = None
+    message: str = ""
+    case: dict[str, Any] | None = None
+    script: str = ""
+
+    @property
+    def clause(self) -> str:
+        return self.id
+
+    def to_json(self) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "id": self.id,
+            "level": self.level,
+            "status": self.status,
+            "dtype": self.dtype,
+            "examples": self.examples,
+            "worst": self.worst,
+        }
+        if self.status in BROKEN:
+            row["counterexample"] = {
+                "message": self.message,
+                "case": self.case,
+                "script": self.script,
+            }
+        return row
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the suite says of one target on one device. ``ended``: the run was not cut short."""
+
+    target: str
+    device: str
+    profile: str
+    seed: int
+    clauses: tuple[ClauseResult, ...]
+    examples: int
+    duration_s: float
+    cases: str = ""
+    fingerprint: str = ""
+    source: str = ""
+    selected: str = "*"
+    ended: bool = True
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[ClauseResult]:
+        """Broken ``must`` clauses; each has clause, dtype, message and script."""
+        return [row for row in self.clauses if row.status in BROKEN and row.level == "must"]
+
+    @property
+    def warnings(self) -> list[ClauseResult]:
+        """Broken ``should`` clauses."""
+        return [row for row in self.clauses if row.status in BROKEN and row.level == "should"]
+
+    @property
+    def missing(self) -> list[ClauseResult]:
+        """Required cells that did not run."""
+        return [row for row in self.clauses if row.status == "unavailable"]
+
+    @property
+    def complete(self) -> bool:
+        """Every required cell ran, and at least one did."""
+        ran = any(row.examples for row in self.clauses)
+        return self.ended and ran and not self.missing
+
+    @property
+    def conforms(self) -> bool:
+        """Complete and without a broken ``must``."""
+        return self.complete and not self.failures
+
+    @property
+    def exit_status(self) -> int:
+        """0 conforms, 1 does not conform, 3 incomplete."""
+        if self.failures:
+            return 1
+        return 0 if self.conforms else 3
+
+    def to_json(self) -> dict[str, Any]:
+        body = {
+            "schema": SCHEMA,
+            "spec": SPEC,
+            "suite": suite_version(),
+            "target": self.target,
+            "source": self.source,
+            "device": self.device,
+            "profile": self.profile,
+            "seed": self.seed,
+            "selected": self.selected,
+            "conforms": self.conforms,
+            "complete": self.complete,
+            "examples": self.examples,
+            "cases": self.cases,
+            "duration_s": round(self.duration_s, 3),
+            "environment": self.environment,
+            "fingerprint": self.fingerprint,
+            "clauses": [row.to_json() for row in self.clauses],
+        }
+        return body | {"digest": digest(body)}
+
+    def write(self, path: Path) -> None:
+        """Replace ``path`` atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(self.to_json(), stream, indent=1)
+            stream.write("\n")
+        os.replace(name, path)
+
+
+def digest(body: dict[str, Any]) -> str:
+    """SHA-256 of everything but the digest itself, in canonical form."""
+    rest = {k: v for k, v in body.items() if k != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def read_verdict(path: Path) -> dict[str, Any]:
+    """The JSON of a verdict file. Raises DamagedVerdict where it is cut, edited or none."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DamagedVerdict(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise DamagedVerdict(f"{path}: not whole JSON ({error})") from None
+    if not isinstance(data, dict) or "digest" not in data or "clauses" not in data:
+        raise DamagedVerdict(f"{path}: not a verdict")
+    if data["digest"] != digest(data):
+        raise DamagedVerdict(f"{path}: its digest does not match: it was edited")
+    return data
+
+
+def suite_version() -> str:
+    try:
+        return importlib.metadata.version("loss-conformance")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def environment() -> dict[str, str]:
+    """Versions and hardware; needs torch."""
+    import numpy
+    import torch
+
+    found = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "platform": f"{sys.platform} {platform.machine()}",
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+        found["cuda"] = str(torch.version.cuda)
+    return found
