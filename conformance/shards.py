@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import hashlib
+import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -96,11 +98,16 @@ def _order(finding: Finding) -> tuple[Any, ...]:
 
 @dataclass
 class Session:
-    """Everything that running a case takes: the target, the device, the box, calls to leave out."""
+    """Everything that running a case takes.
+
+    ``selected``: a glob of clause ids; other clauses are not looked at. ``box``: where each call is
+    written down. ``skip``: the keys of calls to leave out.
+    """
 
     target: Target
     device: str
     seed: int
+    selected: str = "*"
     box: Box | None = None
     skip: frozenset[str] = frozenset()
 
@@ -118,11 +125,32 @@ class Session:
                 self.box.leave()
         return judge_observation(case, seen)
 
+    def wants(self, clause: str) -> bool:
+        return fnmatch.fnmatchcase(clause, self.selected)
+
+
+def replayed(session: Session, case: Case) -> list[str]:
+    """What deviates when ``case`` runs now, each as ``aspect: message``."""
+    with _settled():
+        return [f"{d.aspect}: {d.message}" for d in session.run(case).deviations]
+
+
+def lost_call(text: str, status: str, how: str) -> Finding:
+    """The finding for a call (as written in the box) that ended its process."""
+    message = f"the call {how}"
+    if text.startswith("experiment "):
+        _, clause, dtype = text.split(" ")
+        return Finding(clause, dtype, message, None, status=status)
+    case = Case.from_json(json.loads(text))
+    present = features(case)
+    clause = clause_of("value", case, present[0] if present else None)
+    return Finding(clause, case.dtype, message, case, "value", status)
+
 
 def run_shard(session: Session, shard: Shard, profile: Profile) -> ShardResult:
     """All cases of ``shard``; the result depends on target, seed, profile and shard alone."""
     result = ShardResult(shard.name)
-    with _quiet():
+    with _settled():
         if shard.phase == "experiments":
             _run_experiments(session, result)
         else:
@@ -157,7 +185,7 @@ def minimised(session: Session, finding: Finding) -> Finding:
                     return True
         return False
 
-    with _quiet():
+    with _settled():
         case = minimise(finding.case, still_fails)
     return Finding(finding.clause, finding.dtype, last, case, finding.aspect)
 
@@ -176,13 +204,14 @@ class _Judge:
 
     def one(self, case: Case) -> float:
         """Run ``case``; returns the largest share of the permitted error that it used."""
+        wanted = [c for c in (*clauses_of(case), *_ALWAYS) if self.session.wants(c)]
+        if not wanted:
+            return 0.0
         self.result.cases += 1
         self.digest.update(case.key().encode())
         judgement = self.session.run(case)
         names = tuple(f.name for f in features(case))
-        for clause in clauses_of(case):
-            self.result.count((clause, case.dtype))
-        for clause in _ALWAYS:
+        for clause in wanted:
             self.result.count((clause, case.dtype))
         for deviation in judgement.deviations:
             where = (deviation.aspect, names, case.dtype, case.reduction)
@@ -223,7 +252,7 @@ def _run_experiments(session: Session, result: ShardResult) -> None:
             if clause.id not in EXPERIMENTS or not clause.applies(session.target, dtype):
                 continue
             text = f"experiment {clause.id} {dtype}"
-            if text in session.skip:
+            if not session.wants(clause.id) or text in session.skip:
                 continue
             if session.box is not None:
                 session.box.enter(text)
@@ -267,15 +296,18 @@ def _fuzz(session: Session, shard: Shard, profile: Profile, judge: _Judge) -> No
 
 
 @contextlib.contextmanager
-def _quiet() -> Any:
-    """The builtin warns about broadcasting, and cases do little else."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+def _settled() -> Iterator[None]:
+    """No warnings (the builtin warns about broadcasting), and one thread.
 
-
-def one_thread() -> None:
-    """Small cases are no faster on several threads, and results differ in bits between counts."""
-    torch.set_num_threads(1)
-
-
+    Small cases are no faster on several threads, and results differ in bits between their numbers.
+    """
+    threads = torch.get_num_threads()
+    if threads != 1:
+        torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if threads != 1:
+            torch.set_num_threads(threads)

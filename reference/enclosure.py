@@ -60,9 +60,8 @@ class PermittedSet:
         At most 1 inside, above 1 outside; elements that are not finite count 0.
         """
         with np.errstate(all="ignore"):
-            middle = self.lower / 2 + self.upper / 2
-            radius = self.upper / 2 - self.lower / 2
-            ratio: Floats = np.abs(observed - middle) / radius
+            below, above = observed - self.lower, self.upper - observed
+            ratio: Floats = np.abs(below - above) / (self.upper - self.lower)
         return np.where(np.isfinite(ratio), ratio, 0.0)
 
 

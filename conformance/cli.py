@@ -1,0 +1,245 @@
+"""The command line: ``loss-conformance check TARGET``. Never imports torch to check."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import secrets
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from conformance.clauses import BY_ID, CLAUSES
+from conformance.options import UsageError, check_profile
+from conformance.plans import PROFILES
+from conformance.report import render
+from conformance.supervisor import Run, WorkerRefused
+from conformance.verdict import DamagedVerdict, digest, read_verdict, suite_version
+from targets.target import near
+
+OK, BROKEN, USAGE, INCOMPLETE = 0, 1, 2, 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status (see the README)."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.command(options))
+    except (UsageError, DamagedVerdict) as error:
+        return _complain(str(error), USAGE)
+    except WorkerRefused as error:
+        return _complain(str(error), error.status)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return USAGE
+    except KeyboardInterrupt:
+        return _complain("interrupted", INCOMPLETE)
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"loss-conformance: {message}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="loss-conformance",
+        description="Is this a drop-in replacement for torch.nn.functional.mse_loss?",
+        epilog="exit status: 0 conforms, 1 does not, 2 wrong usage, 3 incomplete or unavailable",
+    )
+    parser.add_argument("--version", action="version", version=f"loss-conformance {suite_version()}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    check = commands.add_parser("check", help="judge targets")
+    check.add_argument(
+        "targets",
+        nargs="+",
+        metavar="TARGET",
+        help="a registered name, package.module:attribute or path/file.py:attribute",
+    )
+    _run_options(check)
+    check.add_argument("--profile", default="default", help=f"one of {', '.join(PROFILES)}")
+    check.add_argument("--seed", default="0", metavar="N|random", help="0 unless told")
+    check.add_argument("--clause", default="*", metavar="GLOB", help="only these clauses")
+    check.add_argument("--jobs", type=_positive, default=min(os.cpu_count() or 1, 8), metavar="N")
+    check.add_argument("--report", type=Path, metavar="DIR", help="write DIR/TARGET/verdict.json")
+    check.set_defaults(command=_check)
+
+    listing = commands.add_parser("targets", help="list the registered targets")
+    listing.set_defaults(command=_targets)
+    clauses = commands.add_parser("clauses", help="list the clauses of the spec")
+    clauses.set_defaults(command=_clauses)
+
+    replay = commands.add_parser("replay", help="run the counterexamples of a verdict again")
+    replay.add_argument("file", type=Path, metavar="FILE", help="a verdict.json")
+    replay.add_argument("--target", help="instead of the verdict's own")
+    _run_options(replay)
+    replay.set_defaults(command=_replay)
+
+    gate = commands.add_parser("gate", help="accept only whole, complete, conforming verdicts")
+    gate.add_argument("files", nargs="+", type=Path, metavar="VERDICT.json")
+    gate.set_defaults(command=_gate)
+    return parser
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default=None, help="cpu, cuda or cuda:N; cpu unless told")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=20.0, metavar="SECONDS", help="for each call; 20"
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return value
+
+
+def _check(options: argparse.Namespace) -> int:
+    profile, seed = check_profile(options.profile).name, _seed(options.seed)
+    _check_glob(options.clause)
+    statuses = []
+    for target in options.targets:
+        setting = {
+            "target": target,
+            "device": options.device or "cpu",
+            "profile": profile,
+            "seed": seed,
+            "clause": options.clause,
+        }
+        try:
+            statuses.append(_check_one(setting, options))
+        except WorkerRefused as error:
+            statuses.append(_complain(str(error), error.status))
+    for status in (USAGE, BROKEN, INCOMPLETE):  # what is wrong comes before what is missing
+        if status in statuses:
+            return status
+    return OK
+
+
+def _check_one(setting: dict[str, Any], options: argparse.Namespace) -> int:
+    run = Run(setting, options.jobs, options.timeout)
+    verdict = run.verdict(started=lambda name: _write_started(options.report, name, setting))
+    for line in run.gave_up:
+        print(f"loss-conformance: {setting['target']}: {line}", file=sys.stderr)
+    print(render(verdict, {c.id: c.sentence for c in CLAUSES}), flush=True)
+    if options.report:
+        _write(options.report, verdict["target"], verdict)
+    if verdict["conforms"]:
+        return OK
+    broken = any(
+        r["status"] in ("fail", "crash", "timeout", "stale") and r["level"] == "must"
+        for r in verdict["clauses"]
+    )
+    return BROKEN if broken else INCOMPLETE
+
+
+def _write_started(folder: Path | None, name: str, setting: dict[str, Any]) -> None:
+    """A verdict that says it is incomplete, until the run has ended."""
+    if folder:
+        body = setting | {"target": name, "conforms": False, "complete": False, "clauses": []}
+        _write(folder, name, body | {"digest": digest(body)})
+
+
+def _write(folder: Path, name: str, verdict: dict[str, Any]) -> None:
+    path = folder / name / "verdict.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(f".{os.getpid()}")
+        fresh.write_text(json.dumps(verdict, indent=1) + "\n", encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _seed(text: str) -> int:
+    if text == "random":
+        return secrets.randbits(31)
+    if not text.isdigit():
+        raise UsageError(f"--seed {text!r}: use a whole number or 'random'")
+    return int(text)
+
+
+def _check_glob(glob: str) -> None:
+    if not any(fnmatch.fnmatchcase(clause, glob) for clause in BY_ID):
+        raise UsageError(f"no clause matches {glob!r}{near(glob, BY_ID)}: see loss-conformance clauses")
+
+
+def _targets(options: argparse.Namespace) -> int:
+    from targets import available
+
+    registry = available()
+    for name, target in sorted(registry.targets.items()):
+        print(f"{name:20} {target.summary}")
+    for name, reason in sorted(registry.broken.items()):
+        print(f"{name:20} BROKEN: {reason}")
+    return OK
+
+
+def _clauses(options: argparse.Namespace) -> int:
+    for clause in CLAUSES:
+        print(f"{clause.id:26} {clause.level:7} {clause.sentence}")
+    return OK
+
+
+def _replay(options: argparse.Namespace) -> int:
+    """0: nothing deviates any more; 1: something does; 3: there was nothing to replay."""
+    data = read_verdict(options.file)
+    setting = {
+        "target": options.target or data.get("source") or data["target"],
+        "device": options.device or data["device"],
+        "profile": data["profile"],
+        "seed": data["seed"],
+        "clause": "*",
+    }
+    cases = [
+        (row["id"], row["dtype"], row["counterexample"]["case"])
+        for row in data["clauses"]
+        if row.get("counterexample", {}).get("case")
+    ]
+    if not cases:
+        return _complain(f"{options.file}: no counterexample to replay", INCOMPLETE)
+    still = 0
+    for (clause, dtype, _), messages in zip(
+        cases, Run(setting, 1, options.timeout).replay([c for *_, c in cases]), strict=True
+    ):
+        still += bool(messages)
+        print(f"{clause} {dtype}: {'; '.join(messages) if messages else 'as permitted now'}")
+    return BROKEN if still else OK
+
+
+def _gate(options: argparse.Namespace) -> int:
+    refused = 0
+    for file in options.files:
+        reason = _refusal(file)
+        refused += reason is not None
+        print(f"{file}: {'accepted' if reason is None else 'REFUSED: ' + reason}")
+    return BROKEN if refused else OK
+
+
+def _refusal(file: Path) -> str | None:
+    try:
+        data = read_verdict(file)
+    except DamagedVerdict as error:
+        return str(error)
+    if not data["complete"]:
+        return "it is incomplete"
+    if not data["conforms"]:
+        return "the target does not conform"
+    if data["profile"] == "quick" or data.get("selected", "*") != "*":
+        return "it covers less than profile default"
+    return None

@@ -1,0 +1,56 @@
+"""The suite as pytest items, one for each shard of the plan: ``pytest --pyargs conformance``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from conformance.clauses import BY_ID
+from conformance.options import DeviceUnavailable, UsageError, check_device, check_profile
+from conformance.plans import Profile, Shard, plan
+from conformance.plugin import RESULT
+from conformance.shards import Session, run_shard
+from targets import Target, TargetError, resolve
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    config = metafunc.config
+    specs = config.getoption("--target")
+    if not specs:
+        raise pytest.UsageError("name what to judge: pytest --pyargs conformance --target TARGET")
+    try:
+        profile = check_profile(config.getoption("--conformance-profile"))
+        check_device(config.getoption("--conformance-device"))
+        targets = [(spec, resolve(spec)) for spec in specs]
+    except (TargetError, UsageError, DeviceUnavailable) as error:
+        raise pytest.UsageError(str(error)) from None
+    arguments = [
+        pytest.param(spec, target, profile, shard, id=f"{target.name}-{shard.name}")
+        for spec, target in targets
+        for shard in plan(target, profile)
+    ]
+    metafunc.parametrize(("spec", "target", "profile", "shard"), arguments)
+
+
+@pytest.mark.conformance
+def test_shard(
+    spec: str,
+    target: Target,
+    profile: Profile,
+    shard: Shard,
+    pytestconfig: pytest.Config,
+    record_property: Callable[[str, object], None],
+) -> None:
+    session = Session(
+        target,
+        pytestconfig.getoption("--conformance-device"),
+        pytestconfig.getoption("--conformance-seed"),
+    )
+    result = run_shard(session, shard, profile)
+    record_property(RESULT, json.dumps({"target": spec, "result": result.to_json()}))
+    broken = [f for f in result.findings.values() if BY_ID[f.clause].level == "must"]
+    if broken:
+        lines = [f"{f.clause} ({f.dtype}): {f.message}\n    case: {f.case}" for f in broken]
+        pytest.fail("\n".join(lines), pytrace=False)

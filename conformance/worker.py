@@ -1,0 +1,123 @@
+"""A process that runs shards of one target: ``python -m conformance.worker OPTIONS``.
+
+It takes one JSON object a line from its standard input and answers each with one; whatever the
+target prints goes to standard error. It may die at any call: the supervisor reads its black box.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from conformance.box import BlackBox
+from conformance.options import DeviceUnavailable, UsageError, check_device, check_profile
+from targets import Target, TargetError, resolve
+
+
+def main() -> int:
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    options = json.loads(sys.argv[1])
+
+    def reply(answer: dict[str, Any]) -> None:
+        replies.write(json.dumps(answer) + "\n")
+        replies.flush()
+
+    try:
+        sys.path.insert(0, os.getcwd())
+        target = resolve(options["target"])
+        check_device(options["device"])
+        desk = Desk(target, options)
+    except (TargetError, UsageError) as error:
+        reply({"error": str(error), "status": 2})
+        return 2
+    except DeviceUnavailable as error:
+        reply({"error": str(error), "status": 3})
+        return 3
+    reply({"ready": target.name, "shards": desk.shards()})
+    for line in sys.stdin:
+        task = json.loads(line)
+        reply(getattr(desk, f"do_{task['do']}")(task))
+    return 0
+
+
+class Desk:
+    """What a worker can be asked to do; each method takes and returns JSON objects."""
+
+    def __init__(self, target: Target, options: dict[str, Any]) -> None:
+        from conformance.shards import Session
+
+        self.target, self.options = target, options
+        self.profile = check_profile(options["profile"])
+        box = BlackBox(Path(options["box"])) if options.get("box") else None
+        self.session = Session(
+            target, options["device"], options["seed"], options["clause"], box
+        )
+
+    def shards(self) -> list[list[Any]]:
+        from conformance.plans import plan
+
+        return [[s.phase, s.index] for s in plan(self.target, self.profile)]
+
+    def do_shard(self, task: dict[str, Any]) -> dict[str, Any]:
+        from conformance.plans import Shard
+        from conformance.shards import run_shard
+
+        self.session.skip = frozenset(task["skip"])
+        return run_shard(self.session, Shard(*task["shard"]), self.profile).to_json()
+
+    def do_minimise(self, task: dict[str, Any]) -> dict[str, Any]:
+        from conformance.shards import finding_from_json, finding_to_json, minimised
+
+        return finding_to_json(minimised(self.session, finding_from_json(task["finding"])))
+
+    def do_merge(self, task: dict[str, Any]) -> dict[str, Any]:
+        """The findings that are worth making smaller."""
+        from conformance.merging import to_minimise
+        from conformance.shards import finding_to_json
+
+        found = to_minimise(self._total(task), self.options["clause"])
+        return {"findings": [finding_to_json(f) for f in found]}
+
+    def do_conclude(self, task: dict[str, Any]) -> dict[str, Any]:
+        from conformance.merging import conclude
+        from conformance.shards import finding_from_json
+
+        total = self._total(task)
+        for data in task["minimised"]:
+            finding = finding_from_json(data)
+            total.findings[(finding.clause, finding.dtype)] = finding
+        verdict = conclude(
+            self.target,
+            total,
+            device=self.options["device"],
+            profile=self.profile.name,
+            seed=self.options["seed"],
+            duration_s=task["duration_s"],
+            selected=self.options["clause"],
+            ended=task["ended"],
+        )
+        return verdict.to_json()
+
+    def do_replay(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Run one case again: what deviates now."""
+        from conformance.case import Case
+        from conformance.shards import replayed
+
+        return {"messages": replayed(self.session, Case.from_json(task["case"]))}
+
+    def _total(self, task: dict[str, Any]) -> Any:
+        from conformance.merging import merged
+        from conformance.shards import ShardResult, lost_call
+
+        total = merged(ShardResult.from_json(r) for r in task["results"])
+        for text, status, how in task["lost"]:
+            total.add(lost_call(text, status, how))
+        return total
+
+
+if __name__ == "__main__":
+    sys.exit(main())
