@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import numpy as np
 from conformance.case import FLOAT_DTYPES, Case, Operand, promote
 from conformance.values import FORMAT_OF, elements
 from reference import mse
-from reference.enclosure import Enclosure, PermittedSet, enclose
+from reference.enclosure import Enclosure, PermittedSet, concatenate, enclose
+
+CHUNK = 4096  # elements: the many temporaries of a gradient then stay in the processor's cache
 
 
 def result_dtypes(case: Case) -> tuple[str, ...]:
@@ -33,23 +36,41 @@ def permitted_value(case: Case, dtype: str) -> PermittedSet:
     return mse.permitted_loss(x, y, case.reduction)
 
 
-def permitted_gradient(case: Case, dtype: str, operand: str) -> PermittedSet:
-    """What the gradient of ``operand`` may be, if the result's dtype is ``dtype``."""
-    gradient = _gradient(case.input, case.target, case.reduction, case.grad_output, dtype)
+def permitted_gradient(
+    case: Case, dtype: str, operand: str, orders: int | None = None
+) -> PermittedSet:
+    """What the gradient of ``operand`` may be, if the result's dtype is ``dtype``.
+
+    ``orders``: only so many of the permitted orders of operations: a subset, which costs less.
+    """
+    g = case.grad_output.replace(
+        shape=case.shape if case.reduction == "none" else (), dtype=dtype
+    )
+    gradient = _gradient(case.input, case.target, case.reduction, g, dtype, orders)
     wanted: Operand = getattr(case, operand)
-    fmt = FORMAT_OF[wanted.dtype]
     if operand == "target":
         gradient = -gradient
-    return mse.permitted_gradient(gradient, wanted.shape, fmt)
+    return mse.permitted_gradient(gradient, wanted.shape, FORMAT_OF[wanted.dtype])
 
 
 @functools.lru_cache(maxsize=4)
-def _gradient(x: Operand, y: Operand, reduction: str, g: Operand, dtype: str) -> Enclosure:
+def _gradient(
+    x: Operand, y: Operand, reduction: str, g: Operand, dtype: str, orders: int | None
+) -> Enclosure:
     shape = np.broadcast_shapes(x.shape, y.shape)
-    g = g.replace(shape=shape if reduction == "none" else (), dtype=dtype)
     a, b, c = _operands(x, y, g, dtype)
-    gradient = mse.vjp(a - b, c, reduction)
-    return gradient if gradient.shape == shape else gradient.broadcast_to(shape)
+    if math.prod(shape) <= CHUNK or not x.shape == y.shape == shape:
+        gradient = mse.vjp(a - b, c, reduction, orders=orders)
+        return gradient if gradient.shape == shape else gradient.broadcast_to(shape)
+    n = math.prod(shape)
+    a, b = a.reshape((n,)), b.reshape((n,))
+    c = c.reshape((n,)) if c.shape else c
+    parts = []
+    for start in range(0, n, CHUNK):
+        part = slice(start, start + CHUNK)
+        g_part = c[part] if c.shape else c
+        parts.append(mse.vjp(a[part] - b[part], g_part, reduction, n, orders))
+    return concatenate(parts).reshape(shape)
 
 
 @functools.lru_cache(maxsize=16)

@@ -32,6 +32,7 @@ FORMAT_OF = {
     "float16": BINARY16,
     "bfloat16": BFLOAT16,
 }
+MODERATE = 300  # exponents of binary64 for which the oracle needs no rationals
 INTEGER_RANGE = {"int64": 4100, "int32": 4100, "uint8": 255, "bool": 1}
 
 
@@ -89,9 +90,9 @@ def _near(bits: Bits, fmt: Format) -> Floats:
 
 
 def _spread(bits: Bits, fmt: Format) -> Floats:
-    """Exponents as wide as squares and their sums allow."""
-    half = fmt.emax // 2 - 3
-    return bits.scaled(-half + 2, half - 2)
+    """Exponents as wide as squares and their sums allow (in binary64: as the oracle is fast)."""
+    half = min(fmt.emax // 2 - 5, MODERATE // 2)
+    return bits.scaled(-half, half)
 
 
 def _spike(bits: Bits, fmt: Format) -> Floats:
@@ -157,11 +158,13 @@ def _negative(bits: Bits, fmt: Format) -> Floats:
 
 def _large(bits: Bits, fmt: Format) -> Floats:
     """Large factors for ``grad_output``, as loss scaling uses them."""
-    return bits.scaled(fmt.emax // 2, fmt.emax // 2 + 2)
+    exponent = min(fmt.emax // 2, MODERATE)
+    return bits.scaled(exponent, exponent + 2)
 
 
 def _tiny(bits: Bits, fmt: Format) -> Floats:
-    return bits.scaled(fmt.emin // 2, fmt.emin // 2 + 2)
+    exponent = max(fmt.emin // 2, -MODERATE)
+    return bits.scaled(exponent, exponent + 2)
 
 
 # In the order in which a shrinking case prefers them.

@@ -216,6 +216,11 @@ class Enclosure:
         flags = None if self.flags is None else self.flags.reshape(shape)
         return Enclosure(self.fmt, self.ends.reshape(2, *shape), flags, self.terms)
 
+    def __getitem__(self, part: slice) -> Enclosure:
+        """A part of a one-dimensional enclosure."""
+        flags = None if self.flags is None else self.flags[part]
+        return Enclosure(self.fmt, self.ends[:, part], flags, self.terms)
+
     def broadcast_to(self, shape: tuple[int, ...]) -> Enclosure:
         shaped = self.ends.reshape(2, *(1,) * (len(shape) - len(self.shape)), *self.shape)
         flags = None if self.flags is None else np.broadcast_to(self.flags, shape)
@@ -307,6 +312,14 @@ def enclose(fmt: Format, *operands: NDArray[Any]) -> list[Enclosure]:
     arrays = [np.asarray(a, dtype=np.float64) for a in operands]
     exact = fmt is BINARY64 and not all(_is_safe(a) for a in arrays)
     return [_operand(fmt, a, exact) for a in arrays]
+
+
+def concatenate(parts: list[Enclosure]) -> Enclosure:
+    """One-dimensional enclosures of one format, end to end."""
+    flags = None
+    if any(e.flags is not None for e in parts):
+        flags = np.concatenate([e._flags() for e in parts])
+    return Enclosure(parts[0].fmt, np.concatenate([e.ends for e in parts], axis=1), flags)
 
 
 def ratio(fmt: Format, p: int, q: int, exact: bool = False) -> Enclosure:

@@ -16,6 +16,7 @@ summed over the dimensions along which x (or y) was broadcast.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -43,18 +44,21 @@ def loss(x: Any, y: Any, reduction: str = "mean") -> Any:
     return s.sum() if reduction == "sum" else s.sum() / n
 
 
-def vjp_orders(d: Any, g: Any, reduction: str, ratio: Ratio) -> Iterator[Any]:
+def vjp_orders(
+    d: Any, g: Any, reduction: str, ratio: Ratio, n: int | None = None
+) -> Iterator[Any]:
     """gᵀ ∂L/∂x over the broadcast shape, in every order of operations that is permitted.
 
     All are equal as rationals; they differ in rounding, and in where they over- or underflow.
-    ``d``: x − y. ``g``: ``grad_output``, broadcastable to d. Clause ``gradient.input``.
+    ``d``: x − y. ``g``: ``grad_output``, broadcastable to d. ``n``: the number of elements of the
+    whole, where d is a part of it. Clause ``gradient.input``.
     """
     if reduction != "mean":
         yield (2 * d) * g
         yield (2 * g) * d
         yield 2 * (g * d)  # g·d + g·d: both operands of d·d are d
         return
-    n = max(math.prod(d.shape), 1)
+    n = n or max(math.prod(d.shape), 1)
     yield (ratio(2, n) * d) * g  # torch's builtin
     yield (ratio(2, n) * g) * d
     yield (g / n) * (2 * d)  # mean, then pow
@@ -81,13 +85,13 @@ def permitted_loss(x: Enclosure, y: Enclosure, reduction: str) -> PermittedSet:
     return loss(x, y, reduction).rounded(fmt)  # type: ignore[no-any-return]
 
 
-def vjp(d: Enclosure, g: Enclosure, reduction: str) -> Enclosure:
-    """The hull of all permitted orders of gᵀ ∂L/∂x, over the broadcast shape.
-
-    A gradient that is broadcast less than d (g 0-d, d not) takes d's shape.
-    """
+def vjp(
+    d: Enclosure, g: Enclosure, reduction: str, n: int | None = None, orders: int | None = None
+) -> Enclosure:
+    """The hull of all permitted orders of gᵀ ∂L/∂x (of the first ``orders``), over d's shape."""
     ratio = functools.partial(_ratio, d.fmt, d.exact)
-    return functools.reduce(Enclosure.hull, vjp_orders(d, g, reduction, ratio))
+    every = itertools.islice(vjp_orders(d, g, reduction, ratio, n), orders)
+    return functools.reduce(Enclosure.hull, every)
 
 
 def permitted_gradient(gradient: Enclosure, shape: tuple[int, ...], fmt: Format) -> PermittedSet:

@@ -43,7 +43,7 @@ class Target:
     """One implementation with its claims.
 
     ``loss(input, target, reduction="mean") -> Tensor``; ``claims`` are of :data:`CLAIMS`, by
-    default everything that a drop-in replacement does. ``module(reduction=...)`` makes an ``nn.Module``,
+    default all that a drop-in replacement does. ``module(reduction=...)`` makes an ``nn.Module``,
     for those that claim ``module``. ``source`` says where it was found, for reports.
     Raises :class:`TargetError` where a field is not valid.
     """

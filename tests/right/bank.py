@@ -160,7 +160,7 @@ def kahan_sum(s: Tensor) -> Tensor:
     for block in s.split(4096):
         term = block.sum() - lost
         new = total + term
-        lost = (new - total) - term
+        lost = ((new - total) - term).detach()
         # Where the sum is infinite the compensation is NaN, which is no error to carry on.
         lost = torch.where(torch.isfinite(lost), lost, torch.zeros_like(lost))
         total = new
