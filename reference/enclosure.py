@@ -245,7 +245,7 @@ class Enclosure:
     def rounded(self, fmt: Format) -> PermittedSet:
         """The permitted set: rounded outward to ``fmt``; beyond Ω + ½ulp only infinities remain."""
         wide = self.to(fmt)
-        limit = _overflow_threshold(fmt)
+        limit = _overflow_threshold(fmt, wide.exact)
         if wide.exact:
             low_out, high_out = wide.ends[0] <= -limit, wide.ends[1] <= -limit
             ends = np.array(
@@ -284,7 +284,7 @@ class Enclosure:
             return Enclosure(fmt, ends, flags)
         else:
             up = ceil_precision(ends, fmt)
-        limit = _overflow_threshold(fmt)
+        limit = _overflow_threshold(fmt, self.exact)
         over = np.asarray(ends >= limit, dtype=bool)
         if over.any():
             flags = _with_infinities(flags, over)
@@ -361,10 +361,10 @@ def _number(value: float, exact: bool) -> Any:
     return Fraction(value) if exact else float(value)
 
 
-def _overflow_threshold(fmt: Format) -> Any:
-    """Ω + ½ulp(Ω), from which on rounding to nearest overflows."""
+def _overflow_threshold(fmt: Format, exact: bool) -> Any:
+    """Ω + ½ulp(Ω), from which on rounding to nearest overflows; binary64 in float64 never does."""
     if fmt is BINARY64:
-        return Fraction(2) ** 1024 - Fraction(2) ** 970
+        return Fraction(2) ** 1024 - Fraction(2) ** 970 if exact else np.inf
     return fmt.omega + 2.0 ** (fmt.emax - fmt.precision)
 
 
@@ -506,7 +506,7 @@ def _sum_overflow(
     if acc is BINARY64 and rows.dtype != object:
         return flags  # the safe range cannot overflow
     factor = Fraction(1 + widening) if rows.dtype == object else 1 + widening
-    over = np.asarray(parts * factor >= _overflow_threshold(acc), dtype=bool)
+    over = np.asarray(parts * factor >= _overflow_threshold(acc, rows.dtype == object), dtype=bool)
     if not over.any():
         return flags
     result = _with_infinities(flags, over)
