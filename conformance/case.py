@@ -7,6 +7,7 @@ reported, saved before a risky call, and run again by ``loss-conformance replay`
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from dataclasses import dataclass
@@ -63,9 +64,11 @@ class Case:
     needs: tuple[bool, bool] = (True, True)
     same: bool = False
 
-    @property
+    @functools.cached_property
     def shape(self) -> tuple[int, ...]:
         """The broadcast shape."""
+        if self.input.shape == self.target.shape:
+            return self.input.shape
         return np.broadcast_shapes(self.input.shape, self.target.shape)
 
     @property
