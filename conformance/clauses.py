@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
-from conformance.case import FLOAT_DTYPES
+from conformance.case import FLOAT_DTYPES, promote
 from targets import Target
 
 WIDER = ("float64", "float32")  # what a pair of different floating dtypes promotes to
@@ -18,8 +19,8 @@ class Clause:
     """One numbered sentence of the spec.
 
     ``claims``: what a target must claim for it to apply. ``dtypes``: the promoted dtypes that it
-    speaks about. ``reductions``: one of these must be claimed. ``pairs``: it needs two floating
-    dtypes, so it applies to targets that claim more than one.
+    speaks about. ``reductions``: one of these must be claimed. The clauses on mixed dtypes apply
+    where two claimed dtypes promote to the one in question.
     """
 
     id: str
@@ -31,13 +32,14 @@ class Clause:
 
     def applies(self, target: Target, dtype: str) -> bool:
         """Whether ``target`` claims what the clause speaks about, for the promoted ``dtype``."""
-        pairs = [d for d in target.dtypes if d != dtype]
+        pairs = itertools.combinations(target.dtypes, 2)
+        mixed = any(promote(*pair) == dtype for pair in pairs)
         return (
             dtype in self.dtypes
             and dtype in target.dtypes
             and self.claims <= target.claims
             and any(r in target.reductions for r in self.reductions)
-            and (not self.id.startswith("dtypes.mixed") or bool(pairs))
+            and (mixed or not self.id.startswith("dtypes.mixed"))
         )
 
 

@@ -37,7 +37,7 @@ _LARGE = (4096, 4097, 65535, 65536, 65537)
 PROFILES = {
     p.name: p
     for p in (
-        Profile("quick", 2, 15, (4097,), pairs_step=5, climb=False),
+        Profile("quick", 2, 15, (4097, 65537, 262147), pairs_step=5, climb=False),
         Profile("default", 16, 40, (*_LARGE, 131073, 262147, 3 * 2**18, 2**20 + 3), pairs_step=1, climb=True),
         Profile(
             "release", 128, 100, (*_LARGE, 131073, 262147, 2**20 - 1, 2**20 + 3, 2**22 + 1), pairs_step=1, climb=True,
@@ -329,6 +329,7 @@ def within(target: Target, case: Case) -> Iterator[Case]:
     if case.same:
         needed = any(case.needs)
         case = case.replace(target=case.input, needs=(needed, needed))
+        case = with_reduction(case, case.reduction)
     yield case
 
 

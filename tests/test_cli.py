@@ -1,0 +1,176 @@
+"""The command line as a user meets it: exit statuses, messages, reports, crashes and hangs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PRELUDE = "import os, ctypes, sys, time\nimport torch\nimport torch.nn.functional as F\n"
+RIGHT = "def loss(x, y, reduction='mean'):\n    return F.mse_loss(x, y, reduction=reduction)\n"
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "conformance", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+
+
+def write(folder: Path, source: str, name: str = "mine.py") -> str:
+    """A file with ``source``; how to name its loss on the command line."""
+    (folder / name).write_text(PRELUDE + source)
+    return f"{folder / name}:loss"
+
+
+def check(target: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return run("check", target, "--profile", "quick", "--jobs", "1", *more)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (("check", "biultin"), 2, "unknown target 'biultin', did you mean 'builtin'?"),
+        (("check", "no_such_module:loss"), 2, "cannot import no_such_module"),
+        (("check", "missing.py:loss"), 2, "no such file: missing.py"),
+        (("check", "builtin", "--profile", "slow"), 2, "unknown profile 'slow'"),
+        (("check", "builtin", "--seed", "x"), 2, "--seed 'x'"),
+        (("check", "builtin", "--jobs", "0"), 2, "'0' is not a positive whole number"),
+        (("check", "builtin", "--timeout", "-1"), 2, "positive number of seconds"),
+        (("check", "builtin", "--clause", "value.maen"), 2, "did you mean 'value.mean'"),
+        (("check", "builtin", "--device", "tpu"), 3, "unknown device 'tpu'"),
+        (("check", "builtin", "--device", "cuda:99"), 3, "not available"),
+        (("replay", "missing.json"), 2, "missing.json"),
+        (("gate", "missing.json"), 1, "REFUSED"),
+        (("nonsense",), 2, "invalid choice"),
+        ((), 2, "required"),
+    ],
+)
+def test_bad_input_gets_one_clear_message(
+    arguments: tuple[str, ...], status: int, message: str, tmp_path: Path
+) -> None:
+    result = run(*arguments, cwd=tmp_path)
+    assert result.returncode == status
+    assert message in result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import nothing_like_it\n", "ModuleNotFoundError"),
+        ("loss = 3\n", "not callable"),
+        ("def lose(x, y): pass\n", "did you mean 'lose'"),
+        ("raise SystemExit(7)\n", "SystemExit"),
+        ("def loss(:\n", "SyntaxError"),
+        ("os._exit(7)\n", "ended with status 7 while it was imported"),
+    ],
+)
+def test_a_file_that_gives_no_loss_is_explained(source: str, message: str, tmp_path: Path) -> None:
+    result = check(write(tmp_path, source))
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return 1.0", "returned float"),
+        ("return (x, y)", "returned tuple"),
+        ("return None", "returned NoneType"),
+        ("return torch.zeros(3, 7) + (x.sum() - y.sum())", "the result has shape"),
+        ("raise ValueError('no luck')", "raised ValueError: no luck"),
+        ("raise SystemExit(0)", "raised SystemExit"),
+        ("return F.mse_loss(x, y, reduction=reduction).detach()", "no grad_fn"),
+        ("return F.mse_loss(x, y, reduction=reduction).to_sparse()", "dense"),
+    ],
+)
+def test_rubbish_is_a_finding(body: str, message: str, tmp_path: Path) -> None:
+    result = check(write(tmp_path, f"def loss(x, y, reduction='mean'):\n    {body}\n"))
+    assert result.returncode == 1, result.stderr
+    assert message in result.stdout
+    assert "DOES NOT CONFORM" in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_a_right_loss_conforms_and_its_verdict_is_written(tmp_path: Path) -> None:
+    result = check(write(tmp_path, RIGHT), "--report", str(tmp_path / "out"))
+    assert result.returncode == 0, result.stdout + result.stderr
+    verdict = json.loads((tmp_path / "out" / "loss" / "verdict.json").read_text())
+    assert verdict["conforms"]
+    assert verdict["complete"]
+    assert verdict["examples"] > 1000
+    assert {row["status"] for row in verdict["clauses"]} == {"pass"}
+
+
+CRASHES = {
+    "segfault": ("ctypes.string_at(0)", "SIGSEGV", "crash"),
+    "exit": ("os._exit(9)", "ended with status 9", "crash"),
+    "hang": ("time.sleep(1000)", "did not return within 1 s", "timeout"),
+}
+
+
+@pytest.mark.parametrize("kind", CRASHES)
+def test_a_call_that_ends_its_process_is_a_finding_and_the_rest_is_judged(
+    kind: str, tmp_path: Path
+) -> None:
+    action, message, status = CRASHES[kind]
+    source = (
+        "def loss(x, y, reduction='mean'):\n"
+        f"    if x.numel() == 7: {action}\n"
+        "    return F.mse_loss(x, y, reduction=reduction)\n"
+    )
+    folder = tmp_path / "out"
+    target = write(tmp_path, source)
+    result = run("check", target, "builtin", "--profile", "quick", "--jobs", "1", "--timeout", "1",
+                 "--clause", "value.*", "--report", str(folder))  # fmt: skip
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert message in result.stdout
+    rows = json.loads((folder / "loss" / "verdict.json").read_text())["clauses"]
+    lost = [row for row in rows if row["status"] == status]
+    assert lost
+    assert lost[0]["counterexample"]["case"]["input"]["shape"]
+    assert json.loads((folder / "builtin" / "verdict.json").read_text())["conforms"]
+
+
+def test_gate_accepts_whole_verdicts_only(tmp_path: Path) -> None:
+    check("builtin", "--report", str(tmp_path))
+    path = tmp_path / "builtin" / "verdict.json"
+    quick = run("gate", str(path))
+    assert quick.returncode == 1
+    assert "less than profile default" in quick.stdout
+    path.write_text(path.read_text().replace('"quick"', '"default"'))
+    edited = run("gate", str(path))
+    assert edited.returncode == 1
+    assert "it was edited" in edited.stdout
+    path.write_text(path.read_text()[:500])
+    assert "not whole JSON" in run("gate", str(path)).stdout
+
+
+def test_replay_runs_the_counterexamples_against_the_present_code(tmp_path: Path) -> None:
+    wrong = RIGHT.replace("return F", "return 0.5 * F")
+    target = write(tmp_path, wrong)
+    check(target, "--clause", "value.mean", "--report", str(tmp_path))
+    verdict = str(tmp_path / "loss" / "verdict.json")
+    broken = run("replay", verdict)
+    assert broken.returncode == 1
+    assert "value: result is" in broken.stdout
+    write(tmp_path, RIGHT)
+    mended = run("replay", verdict)
+    assert mended.returncode == 0, mended.stdout
+    assert "as permitted now" in mended.stdout
+
+
+def test_selected_clauses_alone_are_looked_at(tmp_path: Path) -> None:
+    check("builtin", "--clause", "layout.*", "--report", str(tmp_path))
+    verdict = json.loads((tmp_path / "builtin" / "verdict.json").read_text())
+    assert {row["id"] for row in verdict["clauses"]} == {"layout.value", "layout.gradient"}
+    assert verdict["complete"]
+
+
+def test_lists() -> None:
+    assert "tutorial-function" in run("targets").stdout
+    assert "broadcasting.gradient" in run("clauses").stdout
+    assert run("--version").stdout.startswith("loss-conformance ")

@@ -1,0 +1,57 @@
+"""Imports point one way, and the pytest plugin costs nothing until a target is asked for."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import conformance
+
+ROOT = Path(conformance.__file__).parent.parent
+
+
+def imported(package: str) -> dict[Path, set[str]]:
+    """The top-level packages that each file of ``package`` imports anywhere."""
+    found: dict[Path, set[str]] = {}
+    for path in (ROOT / package).rglob("*.py"):
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+        found[path] = names
+    return found
+
+
+@pytest.mark.parametrize(
+    ("package", "forbidden"),
+    [("reference", {"torch", "targets", "conformance"}), ("targets", {"reference", "conformance"})],
+)
+def test_imports_point_one_way(package: str, forbidden: set[str]) -> None:
+    files = imported(package)
+    assert files
+    assert not {path: names & forbidden for path, names in files.items() if names & forbidden}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import conformance", "import conformance.plugin", "import conformance.cli", "import targets"],
+)
+def test_importing_it_imports_neither_torch_nor_hypothesis(statement: str) -> None:
+    code = f"{statement}; import sys; print([m for m in ('torch', 'hypothesis') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_a_pytest_run_without_a_target_imports_neither(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import sys\ndef test_it(): assert not {'torch', 'hypothesis.core'} & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:hypothesispytest", "test_it.py"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout

@@ -1,0 +1,38 @@
+"""The suite's power: every mutant is rejected, and nothing that is right."""
+
+from __future__ import annotations
+
+import pytest
+
+from conformance import judge
+from conformance.attribution import Finding
+from conformance.clauses import BY_ID
+from conformance.plans import PROFILES, plan
+from conformance.shards import Session, run_shard
+from targets import Target
+from tests.mutants import MUTANTS, Mutant
+from tests.right import RIGHT
+
+
+def first_findings(target: Target) -> list[Finding]:
+    """The broken `must` clauses of the first shard of profile quick that meets any."""
+    profile, session = PROFILES["quick"], Session(target, "cpu", 0)
+    for shard in plan(target, profile):
+        found = run_shard(session, shard, profile).findings.values()
+        broken = [f for f in found if BY_ID[f.clause].level == "must"]
+        if broken:
+            return broken
+    return []
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.target.name)
+def test_a_mutant_is_rejected(mutant: Mutant) -> None:
+    assert first_findings(mutant.target)
+
+
+@pytest.mark.parametrize("target", RIGHT, ids=lambda t: t.name)
+def test_a_right_implementation_conforms(target: Target) -> None:
+    verdict = judge(target, profile="quick")
+    broken = [f"{f.clause} {f.dtype}: {f.message}\n{f.script}" for f in verdict.failures]
+    assert not broken, "\n".join(broken)
+    assert verdict.complete, [f"{row.id} {row.dtype}" for row in verdict.missing]

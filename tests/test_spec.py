@@ -1,0 +1,34 @@
+"""SPEC.md, the clauses as data and the experiments say the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import conformance
+from conformance.clauses import BY_ID, CLAUSES
+from conformance.experiments import EXPERIMENTS
+from conformance.features import FEATURES
+from conformance.verdict import SPEC
+
+TEXT = (Path(conformance.__file__).parent.parent / "reference" / "SPEC.md").read_text("utf-8")
+ROW = re.compile(r"^\| `([a-z_.]+)` \| (must|should) \| (.+?) \| (.+?) \|$", re.MULTILINE)
+
+
+def test_spec_and_clauses_have_the_same_ids_levels_and_sentences_in_the_same_order() -> None:
+    written = [(id, level, sentence) for id, level, sentence, _ in ROW.findall(TEXT)]
+    assert written == [(c.id, c.level, c.sentence) for c in CLAUSES]
+
+
+def test_spec_says_which_version_it_is() -> None:
+    assert TEXT.startswith(f"# The specification: {SPEC}\n")
+
+
+def test_every_clause_that_a_feature_or_experiment_names_exists() -> None:
+    named = {f.value for f in FEATURES} | {f.gradient for f in FEATURES} | set(EXPERIMENTS)
+    assert named <= set(BY_ID)
+
+
+def test_ids_are_dotted_lower_case_and_unique() -> None:
+    assert len(BY_ID) == len(CLAUSES)
+    assert all(re.fullmatch(r"[a-z_]+\.[a-z_]+", c.id) for c in CLAUSES)
