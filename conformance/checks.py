@@ -43,17 +43,20 @@ def judge_observation(case: Case, seen: Observation) -> Judgement:
         found.append(Deviation("value.tensor", f"returned {seen.rubbish}, not a dense real tensor"))
     elif seen.raised is not None:
         if "bool" in (case.input.dtype, case.target.dtype):  # may raise, as `-` does
-            return Judgement(tuple(_purity(name) for name in seen.changed), {})
+            return Judgement(tuple(_purity(seen)), {})
         found.append(Deviation("value", f"raised {seen.raised}"))
     elif seen.value is not None:
         found += _result(case, seen, seen.value, shares)
-    found += [_purity(name) for name in seen.changed]
-    return Judgement(tuple(found), shares)
+    return Judgement((*found, *_purity(seen)), shares)
 
 
-def _purity(name: str) -> Deviation:
-    clause = "purity.grad_output" if name == "grad_output" else "purity.inputs"
-    return Deviation(clause, f"{name}: its memory or its version counter changed during the call")
+def _purity(seen: Observation) -> list[Deviation]:
+    found = [Deviation("purity.state", f"a call changed {text}") for text in seen.settings]
+    for name in seen.changed:
+        clause = "purity.grad_output" if name == "grad_output" else "purity.inputs"
+        text = f"{name}: its memory or its version counter changed during the call"
+        found.append(Deviation(clause, text))
+    return found
 
 
 def _result(

@@ -18,9 +18,10 @@ import torch
 from conformance.case import Case, Fill, Operand
 from conformance.checks import number
 from conformance.clauses import BY_ID
-from conformance.observation import call
+from conformance.observation import call, text_of
 from conformance.oracle import permitted_value
 from conformance.plans import derive, plain, with_shapes
+from conformance.state import Settings, world, world_changes
 from conformance.tensors import DTYPE_NAMES, make, to_numpy
 from targets import Target
 
@@ -60,11 +61,15 @@ def _experiment(clause: str) -> Callable[[Callable[[Bench], Messages]], Callable
 
 def run_experiment(clause: str, bench: Bench) -> list[str]:
     """The deviations that the experiment of ``clause`` meets, with what the target raised."""
+    settings = Settings.now()
     try:
         return list(EXPERIMENTS[clause](bench))
-    except Exception as error:
-        lines = str(error).strip().splitlines()
-        return [f"raised {type(error).__name__}{': ' + lines[0] if lines else ''}"]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return [f"raised {text_of(error)}"]
+    finally:
+        settings.changes()
 
 
 @_experiment("broadcasting.error")
@@ -151,62 +156,29 @@ def _purity_result(bench: Bench) -> Messages:
         kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         for k in range(3):
             x = bench.tensor((7,), 2 * k).requires_grad_()
-            y = bench.tensor((7,), 2 * k + 1)
+            y = bench.tensor((7,), 2 * k + 1).requires_grad_()
             result = bench.loss(x, y, reduction)
-            (gradient,) = torch.autograd.grad(result, x, torch.ones_like(result))
-            kept += [(t.detach(), t.detach().clone()) for t in (result, gradient)]
+            ones = torch.ones_like(result)
+            gradients = torch.autograd.grad(result, (x, y), ones, allow_unused=True)
+            seen = [t.detach() for t in (result, *gradients) if t is not None]
+            kept += [(t, t.clone()) for t in seen]
         if any(not torch.equal(now, then) for now, then in kept):
             yield f"a later call changed an earlier result or gradient ({reduction})"
 
 
 @_experiment("purity.state")
 def _purity_state(bench: Bench) -> Messages:
+    """Random states, warning filters and well-known functions; settings are seen in every run."""
     for reduction in bench.target.reductions:
         x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor((9,), 2).requires_grad_()
-        before = _state()
+        before = world()
         try:
             result = bench.loss(x, y, reduction)
             torch.autograd.grad(result, x, torch.ones_like(result))
-            after = _state()
         finally:
-            _restore(before)
-        for name, value in before.items():
-            if not _equal(value, after[name]):
-                yield f"a call changed {name} from {_brief(value)} to {_brief(after[name])}"
-
-
-def _state() -> dict[str, Any]:
-    """Everything global that a loss has no business with."""
-    return {
-        "torch's random state": torch.get_rng_state(),
-        "numpy's random state": np.random.get_state()[1].tobytes(),  # type: ignore[index, union-attr]
-        "the default dtype": torch.get_default_dtype(),
-        "grad mode": torch.is_grad_enabled(),
-        "the number of threads": torch.get_num_threads(),
-        "deterministic mode": torch.are_deterministic_algorithms_enabled(),
-        "anomaly mode": torch.is_anomaly_enabled(),
-        "the warning filters": tuple(warnings.filters),
-        "torch.nn.functional.mse_loss": torch.nn.functional.mse_loss,
-        "torch.allclose": torch.allclose,
-        "torch.Tensor.backward": torch.Tensor.backward,
-        "numpy.array_equal": np.array_equal,
-    }
-
-
-def _restore(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch's random state"])
-    torch.set_default_dtype(state["the default dtype"])
-    torch.set_grad_enabled(state["grad mode"])
-    if torch.get_num_threads() != state["the number of threads"]:
-        torch.set_num_threads(state["the number of threads"])
-    if torch.are_deterministic_algorithms_enabled() != state["deterministic mode"]:
-        torch.use_deterministic_algorithms(state["deterministic mode"])
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    return bool(a == b)
+            changed = world_changes(before)
+        for name in changed:
+            yield f"a call changed {name}"
 
 
 def _is_permitted(case: Case, result: Any) -> bool:

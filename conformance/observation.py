@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from conformance.case import Case
+from conformance.state import Settings
 from conformance.tensors import DTYPE_NAMES, Made, make, to_numpy
 from reference.formats import Floats
 from targets import Target
@@ -31,6 +32,7 @@ class Observation:
     ``rubbish``: what came back instead of a tensor. ``raised``, ``raised_backward``: the exception
     as text. ``gradients``: for each operand that needs one; a missing gradient is None.
     ``changed``: the tensors handed in whose memory or version counter was not as before.
+    ``settings``: what the call changed in torch's settings (put back since).
     """
 
     value: Seen | None = None
@@ -41,6 +43,7 @@ class Observation:
     gradients: dict[str, Seen | None] = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
     alias: str | None = None
+    settings: list[str] = field(default_factory=list)
 
 
 def call(target: Target, x: torch.Tensor, y: torch.Tensor, reduction: str) -> Any:
@@ -53,11 +56,12 @@ def observe(target: Target, case: Case, device: str) -> Observation:
     x = make(case.input, device, case.needs[0])
     y = x if case.same else make(case.target, device, case.needs[1])
     versions = (x.tensor._version, y.tensor._version)
-    seen = Observation()
-    grad_output = None
+    seen, settings, grad_output = Observation(), Settings.now(), None
     result = _forward(target, case, x, y, seen)
+    seen.settings = settings.changes()
     if result is not None and seen.value is not None and any(case.needs):
         grad_output = _backward(case, device, result, x, y, seen)
+        seen.settings += settings.changes()
     for name, made, version in zip(OPERANDS, (x, y), versions, strict=True):
         if made.tensor._version != version or made.changed():
             seen.changed.append(name)
@@ -72,7 +76,7 @@ def _forward(target: Target, case: Case, x: Made, y: Made, seen: Observation) ->
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a loss must not end the process
-        seen.raised = _text(error)
+        seen.raised = text_of(error)
         return None
     if not isinstance(result, torch.Tensor):
         seen.rubbish = type(result).__name__
@@ -89,7 +93,7 @@ def _forward(target: Target, case: Case, x: Made, y: Made, seen: Observation) ->
             if storage and storage == made.buffer.untyped_storage().data_ptr():
                 seen.alias = name
     except Exception as error:
-        seen.value, seen.raised = None, _text(error)
+        seen.value, seen.raised = None, text_of(error)
         return None
     return result
 
@@ -115,7 +119,7 @@ def _backward(
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        seen.raised_backward = _text(error)
+        seen.raised_backward = text_of(error)
     return g
 
 
@@ -123,7 +127,7 @@ def _seen(tensor: torch.Tensor) -> Seen:
     return Seen(to_numpy(tensor), DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)), tensor.device.type)
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """The exception's type and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
