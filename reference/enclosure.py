@@ -166,7 +166,7 @@ class Enclosure:
         if self.terms == 1:
             return result
         slack = _number(self.terms, self.exact) * _number(self.fmt.eta, self.exact)
-        return Enclosure(self.fmt, result.ends + slack, result.flags)
+        return Enclosure(self.fmt, _same_side(result.ends, result.ends + slack), result.flags)
 
     # -- sums --------------------------------------------------------------------------------
 
@@ -203,6 +203,8 @@ class Enclosure:
             total, error = _exact_sum(rows) if self.fmt is BINARY64 else _plain_sum(rows)
             bound = magnitude.sum(axis=-1) * (1 + n * 2.0**-52)
             ends = np.nextafter(total + (error + bound * widening), np.inf)
+        one_sign = np.asarray(rows <= 0, dtype=bool).all(axis=-1)  # no slack leads past zero
+        ends = np.where(one_sign, np.minimum(ends, 0), ends)
         flags = _sum_overflow(rows, widening, acc, flags)
         return Enclosure(acc, ends, flags, terms=n)
 
@@ -246,13 +248,12 @@ class Enclosure:
         """The permitted set: rounded outward to ``fmt``; beyond Ω + ½ulp only infinities remain."""
         wide = self.to(fmt)
         limit = _overflow_threshold(fmt, wide.exact)
+        low_out, high_out = self.ends[0] <= -limit, self.ends[1] <= -limit
         if wide.exact:
-            low_out, high_out = wide.ends[0] <= -limit, wide.ends[1] <= -limit
             ends = np.array(
                 [_clip_fraction(v, fmt) for v in wide.ends.ravel()], dtype=np.float64
             ).reshape(wide.ends.shape)
         else:
-            low_out, high_out = wide.ends[0] <= -limit, wide.ends[1] <= -limit
             ends = np.clip(wide.ends, -fmt.omega, fmt.omega)
         gone = np.asarray(low_out | high_out, dtype=bool)
         flags = wide.flags
@@ -373,6 +374,11 @@ def _above(v: Floats, rest: Floats) -> Floats:
     return np.where(rest > 0, np.nextafter(v, np.inf), v)
 
 
+def _same_side(ends: NDArray[Any], wider: NDArray[Any]) -> NDArray[Any]:
+    """``wider``, but an end that bounds one sign goes on doing so: no slack leads past zero."""
+    return np.where(ends <= 0, np.minimum(wider, 0), wider)
+
+
 def _product_error(a: Floats, b: Floats, product: Floats) -> Floats:
     """a·b − product exactly (Dekker 1971, Veltkamp's splitting), away from over- and underflow."""
     c, d = 134217729.0 * a, 134217729.0 * b
@@ -489,10 +495,15 @@ def _squared_flags(e: Enclosure) -> Flags | None:
 
 
 def _summed_flags(flags: Flags) -> Flags:
-    """Flags of a sum over the last axis: both infinities together make a NaN."""
+    """Flags of a sum over the last axis: both infinities together make a NaN.
+
+    Where a NaN or both infinities are certain, nothing but NaN is left.
+    """
     total = np.bitwise_or.reduce(flags, axis=-1, initial=0)
     both = total & (POS_INF | NEG_INF) == POS_INF | NEG_INF
-    return np.asarray(total | np.where(both, NAN, 0).astype(np.uint8))
+    total = np.asarray(total | np.where(both, NAN, 0).astype(np.uint8))
+    nan, up, down = ((flags == bit | VOID).any(axis=-1) for bit in (NAN, POS_INF, NEG_INF))
+    return np.where(nan | (up & down), np.uint8(NAN | VOID), total)
 
 
 def _sum_overflow(
@@ -510,7 +521,7 @@ def _sum_overflow(
     if not over.any():
         return flags
     result = _with_infinities(flags, over)
-    both = over[0] & over[1] & (result & VOID == 0)
+    both = (over[0] | (result & NEG_INF != 0)) & (over[1] | (result & POS_INF != 0))
     return np.asarray(result | np.where(both, NAN, 0).astype(np.uint8))
 
 
