@@ -21,7 +21,7 @@ from conformance.clauses import BY_ID
 from conformance.observation import call, text_of
 from conformance.oracle import permitted_value
 from conformance.plans import derive, plain, with_shapes
-from conformance.state import Settings, world, world_changes
+from conformance.state import Settings, fresh_randomness, world, world_changes
 from conformance.tensors import DTYPE_NAMES, make, to_numpy
 from targets import Target
 
@@ -171,11 +171,10 @@ def _purity_state(bench: Bench) -> Messages:
     """Random states, warning filters and well-known functions; settings are seen in every run."""
     for reduction in bench.target.reductions:
         x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor((9,), 2).requires_grad_()
-        before = world()
-        try:
+        with fresh_randomness(derive(bench.seed, "state", reduction)):
+            before = world()
             result = bench.loss(x, y, reduction)
             torch.autograd.grad(result, x, torch.ones_like(result))
-        finally:
             changed = world_changes(before)
         for name in changed:
             yield f"a call changed {name}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,26 +46,37 @@ class Settings:
         return found
 
 
+@contextlib.contextmanager
+def fresh_randomness(seed: int) -> Iterator[None]:
+    """Random states that no call can have left behind; put back afterwards."""
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])
+
+
 def world() -> dict[str, Any]:
     """What is too dear to look at after every call: random states, filters, functions."""
     return {
-        "torch's random state": torch.get_rng_state(),
+        "torch's random state": bytes(torch.get_rng_state().numpy()),
         "numpy's random state": np.random.get_state()[1].tobytes(),  # type: ignore[index, union-attr]
+        "Python's random state": random.getstate(),
         "the warning filters": tuple(warnings.filters),
         "torch.nn.functional.mse_loss": torch.nn.functional.mse_loss,
         "torch.allclose": torch.allclose,
+        "torch.autograd.grad": torch.autograd.grad,
         "torch.Tensor.backward": torch.Tensor.backward,
         "numpy.array_equal": np.array_equal,
     }
 
 
 def world_changes(before: dict[str, Any]) -> list[str]:
-    """The names of what :func:`world` finds changed; torch's random state is put back."""
+    """The names of what :func:`world` finds changed."""
     after = world()
-    found = [name for name, value in before.items() if not _equal(value, after[name])]
-    torch.set_rng_state(before["torch's random state"])
-    return found
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else bool(a == b)
+    return [name for name, value in before.items() if value != after[name]]
