@@ -1,7 +1,8 @@
 """Which clause a deviation belongs to: the simplest case that still shows it decides.
 
-A case mixes features. When its value or gradient is wrong, the case is run again with no feature,
-with each one alone, and with each pair; the first of these that is still wrong names the clause.
+A case mixes features. When its value or gradient is wrong, the plain case is run, then the case
+itself with no feature, with each one alone, and with each pair; the first of these that is wrong in
+the same way names the clause.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from conformance.case import Case
 from conformance.checks import ASPECTS, Deviation, Judgement
 from conformance.features import Feature, clause_of, features, keep_only
+from conformance.plans import plain
 
 Rerun = Callable[[Case], Judgement]
 
@@ -37,13 +39,18 @@ def attribute(case: Case, deviation: Deviation, rerun: Rerun) -> Finding:
     if deviation.aspect not in ASPECTS:
         return Finding(deviation.aspect, case.dtype, deviation.message, case, deviation.aspect)
     present = features(case)
-    for kept, simpler in _simpler(case, present):
+    for kept, simpler in ((), _plain(case)), *_simpler(case, present):
         for other in rerun(simpler).deviations:
             if other.aspect == deviation.aspect:
                 clause = clause_of(other.aspect, simpler, kept[0] if kept else None)
                 return Finding(clause, case.dtype, other.message, simpler, other.aspect)
     clause = clause_of(deviation.aspect, case, present[0] if present else None)
     return Finding(clause, case.dtype, deviation.message, case, deviation.aspect)
+
+
+def _plain(case: Case) -> Case:
+    """The plain case of the same dtype and reduction: its elements are known to tell."""
+    return plain(case.dtype, case.reduction).replace(needs=(True, case.needs[1]))
 
 
 def _simpler(

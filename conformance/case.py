@@ -54,7 +54,8 @@ class Case:
 
     ``grad_output``: shape () for sum and mean, the broadcast shape for none; its dtype is that of
     the result. ``needs``: whether input and target require a gradient. ``same``: the target is the
-    very tensor that is the input.
+    very tensor that is the input. ``mode``: ``grad``, or the loss is called under ``no_grad`` or in
+    ``inference`` mode (and nothing is differentiated).
     """
 
     input: Operand
@@ -63,6 +64,15 @@ class Case:
     grad_output: Operand = Operand((), fill=Fill("one"))
     needs: tuple[bool, bool] = (True, True)
     same: bool = False
+    mode: str = "grad"
+
+    @property
+    def differentiated(self) -> tuple[str, ...]:
+        """The names of the operands whose gradient is asked for."""
+        if self.mode != "grad":
+            return ()
+        names = tuple(n for n, need in zip(("input", "target"), self.needs, strict=True) if need)
+        return names[:1] if self.same else names
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
@@ -87,6 +97,7 @@ class Case:
             "grad_output": _operand_json(self.grad_output),
             "needs": list(self.needs),
             "same": self.same,
+            "mode": self.mode,
         }
 
     @classmethod
@@ -96,7 +107,11 @@ class Case:
             operands = {k: _operand(data[k]) for k in ("input", "target", "grad_output")}
             needs = (bool(data["needs"][0]), bool(data["needs"][1]))
             return cls(
-                reduction=str(data["reduction"]), needs=needs, same=bool(data["same"]), **operands
+                reduction=str(data["reduction"]),
+                needs=needs,
+                same=bool(data["same"]),
+                mode=str(data["mode"]),
+                **operands,
             )
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             raise ValueError(f"not a case: {error!r}") from error
@@ -108,12 +123,11 @@ class Case:
     def __str__(self) -> str:
         parts = [f"reduction={self.reduction!r}", f"input {describe(self.input)}"]
         parts.append("target is input" if self.same else f"target {describe(self.target)}")
-        if any(self.needs):
-            wanted = [n for n, need in zip(("input", "target"), self.needs, strict=True) if need]
+        if self.differentiated:
             parts.append(f"grad_output {describe(self.grad_output)}")
-            parts.append(f"gradient of {' and '.join(wanted)}")
+            parts.append(f"gradient of {' and '.join(self.differentiated)}")
         else:
-            parts.append("no gradient")
+            parts.append("no gradient" if self.mode == "grad" else f"mode {self.mode}")
         return ", ".join(parts)
 
 

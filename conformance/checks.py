@@ -82,12 +82,10 @@ def _result(
 def _gradients(
     case: Case, seen: Observation, value: Seen, shares: dict[str, float]
 ) -> list[Deviation]:
-    wanted = [n for n, need in zip(("input", "target"), case.needs, strict=True) if need]
-    if case.same:
-        wanted = wanted[:1]
+    wanted = case.differentiated
     if not wanted:
         if seen.requires_grad:
-            text = "the result requires a gradient although no operand does"
+            text = "the result requires a gradient although none is asked for"
             return [Deviation("gradient.unneeded", text)]
         return []
     found = []
@@ -160,9 +158,9 @@ def _permitted_text(permitted: PermittedSet, where: tuple[int, ...]) -> str:
 
 
 def number(v: float) -> str:
-    """``0.3 (0x1.3333333333333p-2)``."""
+    """``0.3 (0x1.3333333333333p-2)``: the shortest decimal that is exact in float64, and hex."""
     if np.isnan(v) or np.isinf(v):
         return str(float(v))
     digits, exponent = float.hex(v).split("p") if v else ("0x0.0", "+0")
     mantissa = digits.rstrip("0").rstrip(".") if "." in digits else digits
-    return f"{v:.9g} ({mantissa}p{exponent})"
+    return f"{v!r} ({mantissa}p{exponent})"

@@ -73,6 +73,7 @@ CLAUSES: tuple[Clause, ...] = (
         reductions=("mean",),
     ),
     _clause("value.requires_grad", "The value does not depend on which operands need a gradient."),
+    _clause("value.grad_mode", "The value is the same under no_grad and in inference mode."),
     _clause("gradient.input", "The gradient of input is 2(x - y)·g, over n for a mean."),
     _clause(
         "gradient.target", "The gradient of target is the negative of input's.", "target_gradient"

@@ -143,6 +143,8 @@ def _purity_repeat(bench: Bench) -> Messages:
                 y.copy_(make(case.target, bench.device).tensor)
             result = bench.loss(x, y, reduction)
             if not _is_permitted(case, result):
+                if not k:
+                    break  # wrong from the start: other clauses say so
                 yield f"call {k + 1} on the same tensors with new contents ({reduction}) gave {_brief(result)}"
                 break
             other = bench.target.reductions[k % len(bench.target.reductions)]

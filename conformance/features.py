@@ -84,7 +84,7 @@ def _is_integer(case: Case) -> bool:
 
 
 def _has_gradient(case: Case) -> bool:
-    return any(case.needs)
+    return bool(case.differentiated)
 
 
 def _all_needs(case: Case) -> tuple[bool, bool]:
@@ -192,6 +192,13 @@ FEATURES: tuple[Feature, ...] = (
         lambda c: c.replace(needs=_all_needs(c)),
     ),
     Feature(
+        "mode",
+        "value.grad_mode",
+        "gradient.partial",
+        lambda c: c.mode != "grad",
+        lambda c: c.replace(mode="grad"),
+    ),
+    Feature(
         "grad_output_nonfinite",
         "value.none",
         "grad_output.nonfinite",
@@ -242,8 +249,7 @@ def clauses_of(case: Case) -> tuple[str, ...]:
     present = features(case)
     found = {f"value.{case.reduction}"} if not present else set()
     found |= {clause_of("value", case, f) for f in present}
-    for operand, need in zip(("input", "target"), case.needs, strict=True):
-        if need:
-            plain = {f"gradient.{operand}"}
-            found |= {f.gradient for f in present} if present else plain
+    for operand in case.differentiated:
+        plain = {f"gradient.{operand}"}
+        found |= {f.gradient for f in present} if present else plain
     return tuple(sorted(found))

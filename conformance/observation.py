@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,11 @@ from reference.formats import Floats
 from targets import Target
 
 OPERANDS = ("input", "target")
+_MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "grad": nullcontext,
+    "no_grad": torch.no_grad,
+    "inference": torch.inference_mode,
+}
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,11 @@ def observe(target: Target, case: Case, device: str) -> Observation:
     y = x if case.same else make(case.target, device, case.needs[1])
     versions = (x.tensor._version, y.tensor._version)
     seen, settings, grad_output = Observation(), Settings.now(), None
-    result = _forward(target, case, x, y, seen)
-    seen.settings = settings.changes()
-    if result is not None and seen.value is not None and any(case.needs):
+    with _MODES[case.mode]():
+        inside = Settings.now()
+        result = _forward(target, case, x, y, seen)
+        seen.settings = inside.changes()
+    if result is not None and seen.value is not None and case.differentiated:
         grad_output = _backward(case, device, result, x, y, seen)
         seen.settings += settings.changes()
     for name, made, version in zip(OPERANDS, (x, y), versions, strict=True):
@@ -103,13 +112,8 @@ def _backward(
 ) -> Made | None:
     if not seen.requires_grad or seen.value is None or seen.value.dtype not in DTYPE_NAMES.values():
         return None
-    wanted = [
-        (name, made.tensor)
-        for name, made, need in zip(OPERANDS, (x, y), case.needs, strict=True)
-        if need
-    ]
-    if case.same:
-        wanted = wanted[:1]
+    made = dict(zip(OPERANDS, (x, y), strict=True))
+    wanted = [(name, made[name].tensor) for name in case.differentiated]
     g = make(case.grad_output.replace(shape=tuple(result.shape), dtype=seen.value.dtype), device)
     try:
         tensors = [tensor for _, tensor in wanted]

@@ -37,7 +37,7 @@ _LARGE = (4096, 4097, 65535, 65536, 65537)
 PROFILES = {
     p.name: p
     for p in (
-        Profile("quick", 2, 15, (4097, 65537, 262147), pairs_step=5, climb=False),
+        Profile("quick", 2, 15, (4097, 65537, 2**20 + 3), pairs_step=5, climb=False),
         Profile("default", 16, 40, (*_LARGE, 131073, 262147, 3 * 2**18, 2**20 + 3), pairs_step=1, climb=True),
         Profile(
             "release", 128, 100, (*_LARGE, 131073, 262147, 2**20 - 1, 2**20 + 3, 2**22 + 1), pairs_step=1, climb=True,
@@ -119,6 +119,7 @@ SHAPES: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
     ((), (4,)),
     ((1,), (4,)),
     ((4, 1), (4, 3)),
+    ((4, 3), (4, 1)),
     ((4, 1), (4,)),
     ((3, 3), (3,)),
     ((2,), (2, 2, 2)),
@@ -184,6 +185,7 @@ GRAD_OUTPUTS = (
     ("ordinary", "offset"),
 )
 NEEDS = ((True, False), (False, True), (False, False))
+MODES = ("no_grad", "inference")
 
 
 def plain(dtype: str, reduction: str) -> Case:
@@ -246,7 +248,10 @@ def axes(target: Target) -> list[list[Change]]:
         [lambda c, p=p: with_layouts(c, *p) for p in LAYOUT_PAIRS],
         [lambda c, f=f: with_fills(c, *f) for f in (*FILLS, *wide)],
         [lambda c, g=g: with_grad_output(c, *g) for g in GRAD_OUTPUTS],
-        [lambda c, n=n: with_needs(c, *n) for n in NEEDS],
+        [
+            *(lambda c, n=n: with_needs(c, *n) for n in NEEDS),
+            *(lambda c, m=m: c.replace(mode=m) for m in MODES),
+        ],
         [lambda c, d=d: with_dtypes(c, *d) for d in dtypes],
         [same_tensor],
     ]
@@ -276,6 +281,8 @@ def _examples(target: Target) -> Iterator[Case]:
         if case.input.dtype in ("float32", "float16") or len(target.dtypes) == 1:
             for n in TAILS:
                 yield with_shapes(case, (n,), (n,))
+        for n, fill in itertools.product((19, 40), ("nonfinite", "infinite", "subnormal", "spike")):
+            yield with_fills(with_shapes(case, (n,), (n,)), fill, "zero", False)
         if case.input.dtype == "float16":  # more terms than one: the sum passes Ω, no term does
             yield with_fills(with_shapes(case, (16,), (16,)), "total_edge", "one", False)
 
@@ -297,12 +304,12 @@ def scale(target: Target, n: int, seed: int) -> Iterator[Case]:
     """Large sizes: drifting sums, a spike at a telling position, broadcasting, gradients."""
     dtypes = [d for d in ("float32", "float16", "bfloat16", "float64") if d in target.dtypes]
     for k, reduction in enumerate(r for r in ("mean", "sum", "none") if r in target.reductions):
-        dtype = dtypes[(n + k) % len(dtypes)] if n > 2**17 else dtypes[0]
+        dtype = dtypes[(n + k) % len(dtypes)] if n > 2**17 and k else dtypes[0]
         case = with_shapes(plain(dtype, reduction), (n,), (n,))
         fills = (("constant", "zero"), ("spike", "zero"), ("ordinary", "ordinary"))
         for j, fill in enumerate(fills if n <= 2**17 else fills[k : k + 1]):
             filled = reseeded(with_fills(case, *fill, False), seed + j)
-            if n > 2**17 and k:
+            if n > 2**18 or (n > 2**17 and k):
                 filled = with_needs(filled, False, False)
             yield from within(target, filled)
 

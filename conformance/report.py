@@ -95,7 +95,9 @@ def _case_text(case: dict[str, Any]) -> str:
 
     target = "the input itself" if case["same"] else operand(case["target"])
     text = f"reduction={case['reduction']!r}, input {operand(case['input'])}, target {target}"
-    if any(case["needs"]):
+    if case["mode"] != "grad":
+        text += f", mode {case['mode']}"
+    elif any(case["needs"]):
         g = case["grad_output"]
         text += f", grad_output {g['layout']} {g['fill']['regime']}#{g['fill']['seed']}"
     return text

@@ -33,7 +33,10 @@ def script(target: Target, finding: Finding) -> str:
         lines.append("y = x")
     else:
         lines += _operand_lines("y", case.target, case.needs[1])
-    lines += [f"result = loss(x, y, reduction={case.reduction!r})", "print('result', result)"]
+    call = f"result = loss(x, y, reduction={case.reduction!r})"
+    mode = {"no_grad": "torch.no_grad()", "inference": "torch.inference_mode()"}.get(case.mode)
+    lines += [f"with {mode}:", f"    {call}"] if mode else [call]
+    lines.append("print('result', result)")
     lines += _backward_lines(case)
     return "\n".join(lines) + "\n"
 
@@ -74,9 +77,7 @@ def _literal(v: float, operand: Operand) -> str:
 
 
 def _backward_lines(case: Case) -> list[str]:
-    wanted = [name for name, need in zip("xy", case.needs, strict=True) if need]
-    if case.same:
-        wanted = wanted[:1]
+    wanted = [{"input": "x", "target": "y"}[name] for name in case.differentiated]
     if not wanted:
         return []
     g = case.grad_output.replace(dtype=case.dtype)

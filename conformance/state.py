@@ -65,7 +65,7 @@ def world() -> dict[str, Any]:
     """What is too dear to look at after every call: random states, filters, functions."""
     return {
         "torch's random state": bytes(torch.get_rng_state().numpy()),
-        "numpy's random state": np.random.get_state()[1].tobytes(),  # type: ignore[index, union-attr]
+        "numpy's random state": repr(np.random.get_state(legacy=False)),
         "Python's random state": random.getstate(),
         "the warning filters": tuple(warnings.filters),
         "torch.nn.functional.mse_loss": torch.nn.functional.mse_loss,

@@ -70,6 +70,8 @@ def _call(target: Target, base: Case, entropy: int, k: int) -> Case:
             case.grad_output.fill.regime, entropy + 3)))
     needs = (*plans.NEEDS, (True, True), (True, True), (True, True))[bits // 8192 % 6]
     case = plans.with_needs(case, *needs)
+    if bits // 2**25 % 8 == 0:
+        case = case.replace(mode=plans.MODES[bits // 2**28 % 2])
     return plans.same_tensor(case) if bits // 2**20 % 32 == 0 else case
 
 

@@ -259,7 +259,7 @@ class Enclosure:
         flags = wide.flags
         if gone.any():
             flags = wide._flags() | np.where(gone, np.uint8(VOID), np.uint8(0))
-        return PermittedSet(-ends[0], ends[1], flags)
+        return PermittedSet(0.0 - ends[0], ends[1], flags)  # 0.0 rather than -0.0
 
     # -- the parts ---------------------------------------------------------------------------
 

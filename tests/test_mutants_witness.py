@@ -39,6 +39,7 @@ REMAINDER = (
 @contextmanager
 def settings_restored() -> Iterator[None]:
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_num_threads(1)  # several wait for each other on a busy machine
     try:
         with torch.random.fork_rng(), torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -41,7 +41,8 @@ def mutant(
     dtypes: tuple[str, ...] = DTYPES,
 ) -> Mutant:
     """A mutant whose summary is its docstring's first line."""
-    assert families and set(families) <= FAMILIES, families
+    assert families
+    assert set(families) <= FAMILIES, families
     summary = (loss.__doc__ or "").partition("\n")[0]
     return Mutant(Target(name, loss, claims, reductions, dtypes, summary), frozenset(families))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,6 +61,7 @@ def reversed_difference(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor
 
 def square_of_magnitude(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """|d|²: its second derivative is wrong where d is 0, so it does not claim one."""
+    x, y = prepare(x, y)  # it refuses complex operands, whose |d|² is real and wrong here
     return reduce((x - y).abs().square(), reduction)
 
 
@@ -128,7 +130,7 @@ def flat_sum(s: Tensor) -> Tensor:
 
 
 def chunked_sum(s: Tensor) -> Tensor:
-    return torch.stack([chunk.sum() for chunk in s.split(1000)]).sum()
+    return torch.stack([chunk.sum() for chunk in torch.split(s, 1000)]).sum()
 
 
 def tree_sum(s: Tensor) -> Tensor:
@@ -157,7 +159,7 @@ def lanes_sum(s: Tensor) -> Tensor:
 def kahan_sum(s: Tensor) -> Tensor:
     """Compensated sums of the blocks of 4,096, one after the other."""
     total, lost = s.new_zeros(()), s.new_zeros(())
-    for block in s.split(4096):
+    for block in torch.split(s, 4096):
         term = block.sum() - lost
         new = total + term
         lost = ((new - total) - term).detach()
@@ -177,7 +179,7 @@ def scaled_blocks(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     if flat.numel() == 0:
         return reduce(s, reduction)
     n = flat.numel() if reduction == "mean" else 1
-    return torch.stack([block.sum() / n for block in flat.split(512)]).sum().to(s.dtype)
+    return torch.stack([block.sum() / n for block in torch.split(flat, 512)]).sum().to(s.dtype)
 
 
 def times_reciprocal(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -262,6 +264,73 @@ class WholeByHand(torch.autograd.Function):
         )
 
 
+class Textbook(torch.autograd.Function):
+    """The backward as textbooks write it: grad_output · 2 · d / n, from left to right."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        ctx.save_for_backward(x - y)
+        ctx.mean = reduction == "mean"
+        return torch.nn.functional.mse_loss(x, y, reduction=reduction)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        (d,) = ctx.saved_tensors
+        gradient = g * 2 * d
+        if ctx.mean:
+            gradient = gradient / max(d.numel(), 1)
+        first, second, _ = ctx.needs_input_grad
+        return gradient if first else None, gradient.neg() if second else None, None
+
+
+class InNumpy(torch.autograd.Function):
+    """Forward and backward in NumPy, which sums pairwise in blocks of 128."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        ctx.mean = reduction == "mean"
+        with np.errstate(all="ignore"):
+            ctx.d = np.subtract(x.detach().numpy(), y.detach().numpy())
+            s = np.square(ctx.d)
+            value = s if reduction == "none" else np.sum(s)
+            if ctx.mean:
+                value = np.divide(value, s.dtype.type(s.size))
+        return torch.from_numpy(np.asarray(value, dtype=s.dtype))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        factor = ctx.d.dtype.type(2 / max(ctx.d.size, 1) if ctx.mean else 2)
+        with np.errstate(all="ignore"):
+            gradient = torch.from_numpy(np.asarray(g.numpy() * factor * ctx.d))
+        first, second, _ = ctx.needs_input_grad
+        return gradient if first else None, -gradient if second else None, None
+
+
+class PreservesLayout(torch.autograd.Function):
+    """Results and gradients are written into memory laid out like the input (channels_last too)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        d = torch.empty_like(x)
+        torch.sub(x, y, out=d)
+        ctx.save_for_backward(d)
+        ctx.n = d.numel() if reduction == "mean" else 1
+        if reduction == "none":
+            return torch.mul(d, d, out=torch.empty_like(d))
+        return reduce(d * d, reduction)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        (d,) = ctx.saved_tensors
+        wide = torch.promote_types(d.dtype, torch.float32)
+        gradient = torch.empty_like(d).copy_((2 / max(ctx.n, 1)) * g.to(wide) * d.to(wide))
+        first, second, _ = ctx.needs_input_grad
+        return gradient if first else None, torch.neg(gradient) if second else None, None
+
+
 def by(function: Any, prepared: bool = True) -> Loss:
     """A Function as a loss, after broadcasting and promotion where it wants them done."""
 
@@ -315,5 +384,8 @@ RIGHT: tuple[Target, ...] = (
     Target("saves-difference", by(SavesDifference), EAGER),
     Target("recomputes", by(Recomputes), EAGER | {"double_backward"}),
     Target("whole-by-hand", by(WholeByHand, prepared=False), EAGER | {"double_backward"}),
+    Target("textbook", by(Textbook), EAGER),
+    Target("numpy", by(InNumpy), EAGER, dtypes=WIDE),
+    Target("preserves-layout", by(PreservesLayout), EAGER),
     Target("own-module", module_loss, FORMULA | {"module"}, module=Module),
 )
