@@ -93,7 +93,9 @@ def _gradients(
         aspect = f"gradient.{operand}"
         gradient = seen.gradients.get(operand)
         if not seen.requires_grad:
-            found.append(Deviation(aspect, "the result has no grad_fn: it cannot be trained through"))
+            found.append(
+                Deviation(aspect, "the result has no grad_fn: it cannot be trained through")
+            )
         elif seen.raised_backward is not None:
             found.append(Deviation(aspect, f"backward raised {seen.raised_backward}"))
         elif gradient is None:
@@ -142,9 +144,7 @@ def _explain(what: str, seen: Seen, permitted: PermittedSet, wrong: np.ndarray) 
     got = float(seen.values[where])
     place = f"[{', '.join(map(str, where))}]" if where else ""
     count = f" ({len(wrong)} of {seen.values.size} elements are wrong)" if where else ""
-    return (
-        f"{what}{place} is {number(got)}, permitted: {_permitted_text(permitted, where)}{count}"
-    )
+    return f"{what}{place} is {number(got)}, permitted: {_permitted_text(permitted, where)}{count}"
 
 
 def _permitted_text(permitted: PermittedSet, where: tuple[int, ...]) -> str:

@@ -57,15 +57,21 @@ def _clause(
 CLAUSES: tuple[Clause, ...] = (
     _clause("value.tensor", "The loss is a dense real tensor."),
     _clause("value.none", "none: every element is (x - y)².", reductions=("none",)),
-    _clause("value.sum", "sum: the result is 0-d and the sum of all (x - y)².", reductions=("sum",)),
+    _clause(
+        "value.sum", "sum: the result is 0-d and the sum of all (x - y)².", reductions=("sum",)
+    ),
     _clause("value.mean", "mean: the result is 0-d and the sum over n.", reductions=("mean",)),
     _clause("value.scalar", "0-d operands are as good as any."),
     _clause("value.empty", "Of nothing, the mean is NaN, the sum 0 and none empty.", "empty"),
     _clause("value.size", "The value holds at every size: no tail, block or lane is lost."),
-    _clause("value.same_tensor", "The same tensor as both operands gives 0 (NaN where not finite)."),
+    _clause(
+        "value.same_tensor", "The same tensor as both operands gives 0 (NaN where not finite)."
+    ),
     _clause("value.nonfinite", "NaN and infinities follow IEEE 754 through the formula."),
     _clause("value.subnormal", "Subnormal differences and squares are not flushed to zero."),
-    _clause("value.overflow", "Overflow gives an infinity where, and only where, a step overflows."),
+    _clause(
+        "value.overflow", "Overflow gives an infinity where, and only where, a step overflows."
+    ),
     _clause(
         "value.mean_overflow",
         "A mean is finite where every term and the accumulator's sum are.",
@@ -81,12 +87,16 @@ CLAUSES: tuple[Clause, ...] = (
     _clause("gradient.unneeded", "Where no operand needs a gradient, the result needs none."),
     _clause("gradient.partial", "A gradient does not depend on what else needs one."),
     _clause("gradient.scalar", "0-d operands have 0-d gradients."),
-    _clause("gradient.empty", "Gradients of nothing have their operand's shape, and are 0.", "empty"),
+    _clause(
+        "gradient.empty", "Gradients of nothing have their operand's shape, and are 0.", "empty"
+    ),
     _clause("gradient.size", "The gradient holds at every size."),
     _clause("gradient.same_tensor", "The same tensor as both operands has a gradient of 0."),
     _clause("gradient.nonfinite", "NaN and infinities follow IEEE 754 through the gradient."),
     _clause("gradient.subnormal", "Subnormal gradients are not flushed to zero."),
-    _clause("gradient.overflow", "A gradient overflows only where a permitted order of steps does."),
+    _clause(
+        "gradient.overflow", "A gradient overflows only where a permitted order of steps does."
+    ),
     _clause(
         "gradient.mean_overflow",
         "A gradient is right where the sum of squares passes the range of the format.",
@@ -100,7 +110,9 @@ CLAUSES: tuple[Clause, ...] = (
         reductions=("none",),
     ),
     _clause("grad_output.nonfinite", "NaN and infinities in grad_output follow IEEE 754."),
-    _clause("broadcasting.value", "Every broadcastable pair of shapes gives the value.", "broadcast"),
+    _clause(
+        "broadcasting.value", "Every broadcastable pair of shapes gives the value.", "broadcast"
+    ),
     _clause(
         "broadcasting.gradient",
         "A gradient is summed to its operand's shape; n is the broadcast size.",
@@ -121,8 +133,14 @@ CLAUSES: tuple[Clause, ...] = (
         "mixed_dtype",
         dtypes=WIDER,
     ),
-    _clause("dtypes.integer_value", "An integer operand converts to the floating one.", "mixed_dtype"),
-    _clause("dtypes.integer_gradient", "A floating operand beside an integer has its gradient.", "mixed_dtype"),
+    _clause(
+        "dtypes.integer_value", "An integer operand converts to the floating one.", "mixed_dtype"
+    ),
+    _clause(
+        "dtypes.integer_gradient",
+        "A floating operand beside an integer has its gradient.",
+        "mixed_dtype",
+    ),
     _clause(
         "dtypes.scalar",
         "A 0-d operand takes part in promotion like any other.",
@@ -130,7 +148,9 @@ CLAUSES: tuple[Clause, ...] = (
         level="should",
         dtypes=("float64",),
     ),
-    _clause("dtypes.unsupported", "Integer, bool and complex pairs raise or are right.", "mixed_dtype"),
+    _clause(
+        "dtypes.unsupported", "Integer, bool and complex pairs raise or are right.", "mixed_dtype"
+    ),
     _clause("layout.value", "The value does not depend on strides, offsets or overlap."),
     _clause("layout.gradient", "The gradient does not depend on strides, offsets or overlap."),
     _clause("purity.inputs", "No call writes to its operands or around them."),
@@ -138,7 +158,9 @@ CLAUSES: tuple[Clause, ...] = (
     _clause("purity.alias", "The result shares no memory with an operand."),
     _clause("purity.repeat", "New contents, same addresses and shapes: a new answer."),
     _clause("purity.result", "A later call changes no earlier result or gradient."),
-    _clause("purity.state", "Random state, grad mode, dtype, threads and warnings stay as they were."),
+    _clause(
+        "purity.state", "Random state, grad mode, dtype, threads and warnings stay as they were."
+    ),
 )
 
 BY_ID = {clause.id: clause for clause in CLAUSES}

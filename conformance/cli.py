@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Is this a drop-in replacement for torch.nn.functional.mse_loss?",
         epilog="exit status: 0 conforms, 1 does not, 2 wrong usage, 3 incomplete or unavailable",
     )
-    parser.add_argument("--version", action="version", version=f"loss-conformance {suite_version()}")
+    parser.add_argument(
+        "--version", action="version", version=f"loss-conformance {suite_version()}"
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     check = commands.add_parser("check", help="judge targets")
@@ -176,7 +178,9 @@ def _seed(text: str) -> int:
 
 def _check_glob(glob: str) -> None:
     if not any(fnmatch.fnmatchcase(clause, glob) for clause in BY_ID):
-        raise UsageError(f"no clause matches {glob!r}{near(glob, BY_ID)}: see loss-conformance clauses")
+        raise UsageError(
+            f"no clause matches {glob!r}{near(glob, BY_ID)}: see loss-conformance clauses"
+        )
 
 
 def _targets(options: argparse.Namespace) -> int:

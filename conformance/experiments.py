@@ -49,7 +49,9 @@ class Bench:
 EXPERIMENTS: dict[str, Callable[[Bench], Messages]] = {}
 
 
-def _experiment(clause: str) -> Callable[[Callable[[Bench], Messages]], Callable[[Bench], Messages]]:
+def _experiment(
+    clause: str,
+) -> Callable[[Callable[[Bench], Messages]], Callable[[Bench], Messages]]:
     assert clause in BY_ID, clause
 
     def add(function: Callable[[Bench], Messages]) -> Callable[[Bench], Messages]:
@@ -82,7 +84,7 @@ def _broadcasting_error(bench: Bench) -> Messages:
             result = bench.loss(bench.tensor(x, 1), bench.tensor(y, 2), reduction)
         except Exception:
             continue
-        yield f"shapes {x} and {y} with reduction={reduction!r} gave {_brief(result)} instead of an error"
+        yield f"shapes {x} and {y} ({reduction}) gave {_brief(result)} instead of an error"
 
 
 @_experiment("broadcasting.warning")
@@ -124,7 +126,7 @@ def _dtypes_unsupported(bench: Bench) -> Messages:
         exact = (np.asarray(x.cpu().numpy()) * 1.0 - y.cpu().numpy()) ** 2
         wanted = {"none": exact, "sum": exact.sum(), "mean": exact.mean()}[reduction]
         if not isinstance(result, torch.Tensor) or not np.array_equal(result.cpu().numpy(), wanted):
-            yield f"two {kind} operands with reduction={reduction!r} gave {_brief(result)}: wrong, and no error"
+            yield f"two {kind} operands ({reduction}) gave {_brief(result)}: wrong, and no error"
 
 
 @_experiment("purity.repeat")
@@ -133,7 +135,10 @@ def _purity_repeat(bench: Bench) -> Messages:
     for reduction in bench.target.reductions:
         x, y = bench.tensor((6,), 1), bench.tensor((6,), 2)
         for k in range(14):
-            fills = (Fill("ordinary", derive(bench.seed, k, 0)), Fill("ordinary", derive(bench.seed, k, 1)))
+            fills = (
+                Fill("ordinary", derive(bench.seed, k, 0)),
+                Fill("ordinary", derive(bench.seed, k, 1)),
+            )
             case = with_shapes(plain(bench.dtype, reduction), (6,), (6,))
             case = case.replace(
                 input=case.input.replace(fill=fills[0]), target=case.target.replace(fill=fills[1])
@@ -145,7 +150,8 @@ def _purity_repeat(bench: Bench) -> Messages:
             if not _is_permitted(case, result):
                 if not k:
                     break  # wrong from the start: other clauses say so
-                yield f"call {k + 1} on the same tensors with new contents ({reduction}) gave {_brief(result)}"
+                text = "on the same tensors with new contents"
+                yield f"call {k + 1} {text} ({reduction}) gave {_brief(result)}"
                 break
             other = bench.target.reductions[k % len(bench.target.reductions)]
             bench.loss(x, y, other)
@@ -199,6 +205,3 @@ def _brief(value: Any) -> str:
     if value.numel() == 1 and not value.is_complex():
         return f"{kind} {number(float(value))}"
     return f"{kind}{list(value.shape)}"
-
-
-

@@ -1,9 +1,9 @@
 """What makes a case more than plain, and which clauses speak about it.
 
 A plain case has equal small shapes, one floating dtype, dense operands, ordinary values, ones as
-``grad_output`` and gradients of both operands. Each feature knows how to recognise itself and how to
-take itself away; so a deviation on a case with many features can be traced to the one that matters
-(``attribution.py``), and a case counts for the clauses of the features that it has.
+``grad_output`` and gradients of both operands. Each feature knows how to recognise itself and how
+to take itself away; so a deviation on a case with many features can be traced to the one that
+matters (``attribution.py``), and a case counts for the clauses of the features that it has.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ def _reshaped(case: Case, shape: tuple[int, ...], other: tuple[int, ...] | None 
 
 
 def _regime(regimes: frozenset[str]) -> Callable[[Case], bool]:
-    return lambda case: (
-        case.input.fill.regime in regimes or case.target.fill.regime in regimes
-    )
+    return lambda case: case.input.fill.regime in regimes or case.target.fill.regime in regimes
 
 
 def _without_regime(regimes: frozenset[str]) -> Callable[[Case], Case]:
@@ -67,7 +65,9 @@ def _without_empty(case: Case) -> Case:
 
 def _without_integer(case: Case) -> Case:
     dtype = case.dtype
-    return case.replace(input=case.input.replace(dtype=dtype), target=case.target.replace(dtype=dtype))
+    return case.replace(
+        input=case.input.replace(dtype=dtype), target=case.target.replace(dtype=dtype)
+    )
 
 
 def _without_layout(case: Case) -> Case:

@@ -13,9 +13,7 @@ from conformance.verdict import Verdict
 from targets import resolve
 
 
-def judge(
-    target: Any, *, device: str = "cpu", profile: str = "default", seed: int = 0
-) -> Verdict:
+def judge(target: Any, *, device: str = "cpu", profile: str = "default", seed: int = 0) -> Verdict:
     """The verdict on ``target``, found in this process without a pytest session.
 
     ``target``: whatever :func:`targets.resolve` takes; a bare callable or ``nn.Module`` claims

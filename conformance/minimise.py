@@ -1,7 +1,7 @@
 """Make a counterexample smaller while it still breaks the same clause.
 
-One way for the cases of every phase: greedy, over an explicit list of simplifications, so that it is
-the same in every process and needs no replay of what Hypothesis drew.
+One way for the cases of every phase: greedy, over an explicit list of simplifications, so that it
+is the same in every process and needs no replay of what Hypothesis drew.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ATTEMPTS = 300
 
 
 def minimise(case: Case, still_fails: Callable[[Case], bool], attempts: int = ATTEMPTS) -> Case:
-    """A case at most as costly as ``case`` for which ``still_fails`` holds; at most so many tries."""
+    """A case no more complex than ``case`` for which ``still_fails`` holds; so many tries."""
     tried = {case}
     progress = True
     while progress:
@@ -94,5 +94,3 @@ def _simpler_operands(operand: Operand) -> Iterator[Operand]:
         for layout in ("contiguous", "strided"):
             if layout != operand.layout:
                 yield operand.replace(layout=layout)
-
-

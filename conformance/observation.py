@@ -128,7 +128,9 @@ def _backward(
 
 
 def _seen(tensor: torch.Tensor) -> Seen:
-    return Seen(to_numpy(tensor), DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)), tensor.device.type)
+    return Seen(
+        to_numpy(tensor), DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype)), tensor.device.type
+    )
 
 
 def text_of(error: BaseException) -> str:

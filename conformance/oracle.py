@@ -20,7 +20,7 @@ def result_dtypes(case: Case) -> tuple[str, ...]:
     """The dtypes that the result may have, the builtin's first.
 
     The builtin broadcasts before it promotes, so dimensions play no part; ``x - y`` lets an operand
-    with dimensions outweigh a 0-d one of the same category (clause ``dtypes.scalar``, a ``should``).
+    with dimensions outweigh a 0-d one of its category (clause ``dtypes.scalar``, a ``should``).
     """
     x, y = case.input, case.target
     both = promote(x.dtype, y.dtype)
@@ -43,9 +43,7 @@ def permitted_gradient(
 
     ``orders``: only so many of the permitted orders of operations: a subset, which costs less.
     """
-    g = case.grad_output.replace(
-        shape=case.shape if case.reduction == "none" else (), dtype=dtype
-    )
+    g = case.grad_output.replace(shape=case.shape if case.reduction == "none" else (), dtype=dtype)
     gradient = _gradient(case.input, case.target, case.reduction, g, dtype, orders)
     wanted: Operand = getattr(case, operand)
     if operand == "target":

@@ -13,8 +13,9 @@ import functools
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from conformance.case import FLOAT_DTYPES, INTEGER_DTYPES, Case, Fill, Operand
 from conformance.features import OVERFLOW, SUBNORMAL, features
@@ -85,7 +86,7 @@ def fixed_cases(target: Target, profile: Profile, seed: int, shard: Shard) -> li
 
 
 def derive(*parts: object) -> int:
-    """A 32-bit number from the seed and a place: the only source of randomness beside Hypothesis."""
+    """A 32-bit number from the seed and a place: the one source of randomness but Hypothesis."""
     text = "/".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
 
@@ -226,7 +227,8 @@ def with_fills(case: Case, x: str, y: str, together: bool) -> Case:
     first = case.input.fill.seed
     second = first if together else case.target.fill.seed
     return case.replace(
-        input=case.input.replace(fill=Fill(x, first)), target=case.target.replace(fill=Fill(y, second))
+        input=case.input.replace(fill=Fill(x, first)),
+        target=case.target.replace(fill=Fill(y, second)),
     )
 
 
@@ -245,17 +247,26 @@ def axes(target: Target) -> list[list[Change]]:
     dtypes += [("int64", target.dtypes[-1])]
     wide = [("total_edge", "one", False)] if "float16" in target.dtypes else []
     return [
-        [lambda c, s=s: with_shapes(c, *s) for s in SHAPES],
-        [lambda c, p=p: with_layouts(c, *p) for p in LAYOUT_PAIRS],
-        [lambda c, f=f: with_fills(c, *f) for f in (*FILLS, *wide)],
-        [lambda c, g=g: with_grad_output(c, *g) for g in GRAD_OUTPUTS],
-        [
-            *(lambda c, n=n: with_needs(c, *n) for n in NEEDS),
-            *(lambda c, m=m: c.replace(mode=m) for m in MODES),
-        ],
-        [lambda c, d=d: with_dtypes(c, *d) for d in dtypes],
+        _changes(with_shapes, SHAPES),
+        _changes(with_layouts, LAYOUT_PAIRS),
+        _changes(with_fills, (*FILLS, *wide)),
+        _changes(with_grad_output, GRAD_OUTPUTS),
+        _changes(with_needs, NEEDS) + _changes(with_mode, [(mode,) for mode in MODES]),
+        _changes(with_dtypes, dtypes),
         [same_tensor],
     ]
+
+
+def _changes(change: Callable[..., Case], options: Iterable[tuple[Any, ...]]) -> list[Change]:
+    return [functools.partial(_changed, change, option) for option in options]
+
+
+def _changed(change: Callable[..., Case], option: tuple[Any, ...], case: Case) -> Case:
+    return change(case, *option)
+
+
+def with_mode(case: Case, mode: str) -> Case:
+    return case.replace(mode=mode)
 
 
 def same_tensor(case: Case) -> Case:

@@ -76,7 +76,10 @@ def _block(clause: str, group: list[dict[str, Any]], sentences: dict[str, str]) 
     if found["case"]:
         lines.append(f"    case: {_case_text(found['case'])}")
     if found["script"]:
-        lines += ["    script:", *(f"      {_cut(line)}" for line in found["script"].splitlines()[2:])]
+        lines += [
+            "    script:",
+            *(f"      {_cut(line)}" for line in found["script"].splitlines()[2:]),
+        ]
     return "\n".join(lines)
 
 
@@ -109,9 +112,7 @@ def conclusion(verdict: dict[str, Any]) -> str:
     ran = f"{verdict['examples']} cases, {cells} cells, {verdict['duration_s']:.1f} s"
     unclaimed = sorted({r["id"] for r in rows if r["status"] == "unclaimed"})
     note = f"; {len(unclaimed)} clauses unclaimed for some dtype" if unclaimed else ""
-    broken = sorted(
-        {r["id"] for r in rows if r["status"] in _BROKEN and r["level"] == "must"}
-    )
+    broken = sorted({r["id"] for r in rows if r["status"] in _BROKEN and r["level"] == "must"})
     if broken:
         return f"{verdict['target']} DOES NOT CONFORM: {', '.join(broken)} ({ran}{note})"
     if not verdict["complete"]:

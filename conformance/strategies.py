@@ -29,7 +29,8 @@ PLAIN_FILLS = (("ordinary", "ordinary", False), *plans.FILLS)
 
 
 def _pick(draw: Any, options: Sequence[T]) -> T:
-    return options[draw(st.integers(0, len(options) - 1))]
+    index: int = draw(st.integers(0, len(options) - 1))
+    return options[index]
 
 
 @st.composite
@@ -62,12 +63,19 @@ def _call(target: Target, base: Case, entropy: int, k: int) -> Case:
     bits = plans.derive(entropy, "call")
     case = plans.with_reduction(base, target.reductions[k % len(target.reductions)])
     if k >= len(target.reductions):  # new contents for the shapes that have been seen
-        fills = plans.FILLS[bits % len(plans.FILLS)] if bits & 64 else ("ordinary", "ordinary", False)
+        fills = (
+            plans.FILLS[bits % len(plans.FILLS)] if bits & 64 else ("ordinary", "ordinary", False)
+        )
         case = plans.with_fills(plans.reseeded(case, entropy), *fills)
     if bits & 128:
-        case = plans.with_grad_output(case, *plans.GRAD_OUTPUTS[bits // 256 % len(plans.GRAD_OUTPUTS)])
-        case = case.replace(grad_output=case.grad_output.replace(fill=Fill(
-            case.grad_output.fill.regime, entropy + 3)))
+        case = plans.with_grad_output(
+            case, *plans.GRAD_OUTPUTS[bits // 256 % len(plans.GRAD_OUTPUTS)]
+        )
+        case = case.replace(
+            grad_output=case.grad_output.replace(
+                fill=Fill(case.grad_output.fill.regime, entropy + 3)
+            )
+        )
     needs = (*plans.NEEDS, (True, True), (True, True), (True, True))[bits // 8192 % 6]
     case = plans.with_needs(case, *needs)
     if bits // 2**25 % 8 == 0:
@@ -105,4 +113,3 @@ def _dtypes(draw: Any, target: Target) -> tuple[str, str]:
     others = (*target.dtypes, *INTEGER_DTYPES)
     y = _pick(draw, others)
     return (x, y) if draw(st.booleans()) else (y, x)
-

@@ -60,7 +60,9 @@ class Worker:
         try:
             self.hello = self._receive(START_LIMIT)
         except Died as died:
-            raise WorkerRefused(f"the target's process {died.how} while it was imported", 2) from None
+            raise WorkerRefused(
+                f"the target's process {died.how} while it was imported", 2
+            ) from None
         if "error" in self.hello:
             self.close()
             raise WorkerRefused(self.hello["error"], self.hello["status"])
@@ -183,7 +185,9 @@ class Run:
                 worker.close()
                 worker = self._start()
                 if not died.call:
-                    self.gave_up.append(f"{shard[0]}-{shard[1]}: the worker {died.how} outside a call")
+                    self.gave_up.append(
+                        f"{shard[0]}-{shard[1]}: the worker {died.how} outside a call"
+                    )
                     return worker
                 self.lost.append((died.call, died.status, died.how))
                 skip.append(died.call)

@@ -53,9 +53,7 @@ class Desk:
         self.target, self.options = target, options
         self.profile = check_profile(options["profile"])
         box = BlackBox(Path(options["box"])) if options.get("box") else None
-        self.session = Session(
-            target, options["device"], options["seed"], options["clause"], box
-        )
+        self.session = Session(target, options["device"], options["seed"], options["clause"], box)
 
     def shards(self) -> list[list[Any]]:
         from conformance.plans import plan

@@ -47,12 +47,13 @@ class PermittedSet:
         inside: NDArray[np.bool_] = (observed >= self.lower) & (observed <= self.upper)
         if self.flags is None:
             return inside
-        return (
+        permitted = (
             (inside & (self.flags & VOID == 0))
             | (np.isnan(observed) & (self.flags & NAN != 0))
             | ((observed == np.inf) & (self.flags & POS_INF != 0))
             | ((observed == -np.inf) & (self.flags & NEG_INF != 0))
         )
+        return np.asarray(permitted, dtype=bool)
 
     def share(self, observed: Floats) -> Floats:
         """The distance from the middle as a share of the permitted distance; 0 for a point.
@@ -155,12 +156,12 @@ class Enclosure:
         so a sum of k > 1 terms is allowed an error of k·η.
         """
         if self.exact:
-            ends = self.ends / Fraction(n)
+            ends: NDArray[Any] = self.ends / Fraction(n)
         else:
             ends = self.ends / n
             # q·n against the dividend tells on which side of the true quotient q lies.
             product = ends * n
-            rest = (self.ends - product) - _product_error(ends, np.float64(n), product)
+            rest = (self.ends - product) - _product_error(ends, np.asarray(float(n)), product)
             ends = _above(ends, rest)
         result = self._step(ends, self.flags)
         if self.terms == 1:
@@ -229,9 +230,10 @@ class Enclosure:
         return Enclosure(self.fmt, np.broadcast_to(shaped, (2, *shape)), flags)
 
     def __neg__(self) -> Enclosure:
-        flags = self.flags
-        if flags is not None:
-            flags = (flags & (NAN | VOID)) | (flags & NEG_INF) << 1 | (flags & POS_INF) >> 1
+        if self.flags is None:
+            return Enclosure(self.fmt, self.ends[::-1], None, self.terms)
+        same, up, down = (self.flags & bits for bits in (NAN | VOID, POS_INF, NEG_INF))
+        flags: Flags = np.asarray(same | up >> 1 | down << 1, dtype=np.uint8)
         return Enclosure(self.fmt, self.ends[::-1], flags, self.terms)
 
     def hull(self, other: Enclosure) -> Enclosure:
@@ -279,8 +281,7 @@ class Enclosure:
         """Finish one operation: round the ends up in the format and flag a possible overflow."""
         fmt = self.fmt
         if self.exact:
-            up = np.empty(ends.shape, dtype=object)
-            up.flat = [_fraction_up(v, fmt) for v in ends.ravel()]
+            up = _objects([_fraction_up(v, fmt) for v in ends.ravel()], ends.shape)
         elif fmt is BINARY64:  # already rounded up, and in the safe range
             return Enclosure(fmt, ends, flags)
         else:
@@ -344,11 +345,18 @@ def _operand(fmt: Format, a: Floats, exact: bool) -> Enclosure:
         near = np.where(finite, near, 0.0)
         a = np.where(finite, a, 0.0)
     if exact:
-        ends = np.empty((2, *near.shape), dtype=object)
-        ends.flat = [Fraction(v) for v in np.stack([-near, near]).ravel().tolist()]
+        both = np.stack([-near, near])
+        ends = _objects([Fraction(v) for v in both.ravel().tolist()], both.shape)
     else:
         ends = np.stack([np.maximum(-near, -a), np.maximum(near, a)])
     return Enclosure(fmt, ends, flags)
+
+
+def _objects(values: list[Fraction], shape: tuple[int, ...]) -> NDArray[Any]:
+    """An object array; ``np.array`` would look into 0-d ones."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array.reshape(shape)
 
 
 def _is_safe(a: Floats) -> bool:
@@ -475,9 +483,9 @@ def _classes(e: Enclosure) -> NDArray[np.uint8]:
         | np.where(upper > 0, _POSITIVE, 0)
     )
     flags = e._flags()
-    classes: NDArray[np.uint8] = (
-        (flags & 7) | np.where(flags & VOID != 0, 0, finite)
-    ).astype(np.uint8)
+    classes: NDArray[np.uint8] = ((flags & 7) | np.where(flags & VOID != 0, 0, finite)).astype(
+        np.uint8
+    )
     return classes
 
 
@@ -491,7 +499,8 @@ def _squared_flags(e: Enclosure) -> Flags | None:
     if e.flags is None:
         return None
     infinite = e.flags & (POS_INF | NEG_INF) != 0
-    return (e.flags & (NAN | VOID)) | np.where(infinite, POS_INF, 0).astype(np.uint8)
+    squared = (e.flags & (NAN | VOID)) | np.where(infinite, POS_INF, 0)
+    return np.asarray(squared, dtype=np.uint8)
 
 
 def _summed_flags(flags: Flags) -> Flags:

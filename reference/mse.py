@@ -44,9 +44,7 @@ def loss(x: Any, y: Any, reduction: str = "mean") -> Any:
     return s.sum() if reduction == "sum" else s.sum() / n
 
 
-def vjp_orders(
-    d: Any, g: Any, reduction: str, ratio: Ratio, n: int | None = None
-) -> Iterator[Any]:
+def vjp_orders(d: Any, g: Any, reduction: str, ratio: Ratio, n: int | None = None) -> Iterator[Any]:
     """gᵀ ∂L/∂x over the broadcast shape, in every order of operations that is permitted.
 
     All are equal as rationals; they differ in rounding, and in where they over- or underflow.
@@ -91,7 +89,8 @@ def vjp(
     """The hull of all permitted orders of gᵀ ∂L/∂x (of the first ``orders``), over d's shape."""
     ratio = functools.partial(_ratio, d.fmt, d.exact)
     every = itertools.islice(vjp_orders(d, g, reduction, ratio, n), orders)
-    return functools.reduce(Enclosure.hull, every)
+    hull: Enclosure = functools.reduce(Enclosure.hull, every)
+    return hull
 
 
 def permitted_gradient(gradient: Enclosure, shape: tuple[int, ...], fmt: Format) -> PermittedSet:

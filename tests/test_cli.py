@@ -15,7 +15,9 @@ RIGHT = "def loss(x, y, reduction='mean'):\n    return F.mse_loss(x, y, reductio
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "conformance", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300)
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, check=False, timeout=300
+    )
 
 
 def write(folder: Path, source: str, name: str = "mine.py") -> str:

@@ -43,7 +43,9 @@ def test_imports_point_one_way(package: str, forbidden: set[str]) -> None:
     ["import conformance", "import conformance.plugin", "import conformance.cli", "import targets"],
 )
 def test_importing_it_imports_neither_torch_nor_hypothesis(statement: str) -> None:
-    code = f"{statement}; import sys; print([m for m in ('torch', 'hypothesis') if m in sys.modules])"
+    code = (
+        f"{statement}; import sys; print([m for m in ('torch', 'hypothesis') if m in sys.modules])"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 

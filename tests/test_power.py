@@ -13,7 +13,6 @@ from targets import Target
 from tests.mutants import MUTANTS, more
 from tests.right import RIGHT
 
-
 # Profile quick does not reach the sizes at which these are wrong.
 LARGE_ONLY = {"dot-product"}
 
