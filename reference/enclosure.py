@@ -241,10 +241,11 @@ class Enclosure:
         a, b = self._align(other)
         if self.flags is None and other.flags is None:
             return Enclosure(self.fmt, np.maximum(a, b))
-        f, g = (np.broadcast_to(e._flags(), a.shape[1:]) for e in (self, other))
         ends = np.maximum(a, b)
+        f, g = (np.broadcast_to(e._flags(), ends.shape[1:]) for e in (self, other))
         ends = np.where(f & VOID != 0, b, np.where(g & VOID != 0, a, ends))
-        return Enclosure(self.fmt, ends, ((f | g) & ~np.uint8(VOID)) | (f & g & VOID))
+        flags = (f | g) & ~np.uint8(VOID) | (f & g & VOID)
+        return Enclosure(self.fmt, ends, np.asarray(flags, dtype=np.uint8))
 
     def rounded(self, fmt: Format) -> PermittedSet:
         """The permitted set: rounded outward to ``fmt``; beyond Ω + ½ulp only infinities remain."""
