@@ -13,6 +13,9 @@ __all__ = ["Verdict", "judge"]
 
 def __getattr__(name: str) -> Any:
     if name == "judge":
+        from conformance.neighbours import check_neighbours
+
+        check_neighbours()
         from conformance.judging import judge
 
         return judge

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.box import BlackBox
+from conformance.neighbours import HOME
 
 LOST_PER_SHARD = 3  # calls that may crash before the rest of a shard is given up
 START_LIMIT = 300.0  # seconds for a worker to import torch and the target
@@ -53,9 +54,15 @@ class Worker:
         os.close(handle)
         os.unlink(name)
         self.box, self.limit = BlackBox(Path(name)), limit
-        command = [sys.executable, "-m", "conformance.worker", json.dumps(options | {"box": name})]
+        # The worker imports the very package that this is, not one in the present folder.
+        paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+            [sys.executable, "-P", "-m", "conformance.worker", json.dumps(options | {"box": name})],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
         )
         try:
             self.hello = self._receive(START_LIMIT)

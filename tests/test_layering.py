@@ -57,3 +57,12 @@ def test_a_pytest_run_without_a_target_imports_neither(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:hypothesispytest", "test_it.py"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
+
+
+def test_somebody_elses_targets_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "targets.py").write_text("")
+    command = [sys.executable, "-m", "conformance", "targets"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert f"resolves to {tmp_path / 'targets.py'}" in run.stderr
+    assert "Traceback" not in run.stderr
