@@ -54,33 +54,36 @@ def scenarios(draw: Any, target: Target, salt: int) -> tuple[Case, ...]:
         base = base.replace(input=base.input.replace(fill=Fill("table", 0, table)))
     found: list[Case] = []
     for k in range(CALLS):
-        found += plans.within(target, _call(target, base, entropy + 7 * k, k))
+        found += plans.within(target, _call(target, base, entropy, k))
     return tuple(found)
 
 
 def _call(target: Target, base: Case, entropy: int, k: int) -> Case:
-    """The k-th call: reductions go round, the rest follows from the hash."""
-    bits = plans.derive(entropy, "call")
-    case = plans.with_reduction(base, target.reductions[k % len(target.reductions)])
-    if k >= len(target.reductions):  # new contents for the shapes that have been seen
-        fills = (
-            plans.FILLS[bits % len(plans.FILLS)] if bits & 64 else ("ordinary", "ordinary", False)
-        )
-        case = plans.with_fills(plans.reseeded(case, entropy), *fills)
-    if bits & 128:
-        case = plans.with_grad_output(
-            case, *plans.GRAD_OUTPUTS[bits // 256 % len(plans.GRAD_OUTPUTS)]
-        )
-        case = case.replace(
-            grad_output=case.grad_output.replace(
-                fill=Fill(case.grad_output.fill.regime, entropy + 3)
-            )
-        )
-    needs = (*plans.NEEDS, (True, True), (True, True), (True, True))[bits // 8192 % 6]
+    """The k-th call: reductions go round, then come new contents; the rest follows from a hash."""
+    turn, which = divmod(k, len(target.reductions))
+    if turn:
+        base = _renewed(base, plans.derive(entropy, "contents", turn))
+    bits = plans.derive(entropy, "call", k)
+    case = plans.with_reduction(base, target.reductions[which])
+    if bits & 1:
+        case = plans.with_grad_output(case, *_at(plans.GRAD_OUTPUTS, bits >> 1))
+        fill = Fill(case.grad_output.fill.regime, entropy + turn)
+        case = case.replace(grad_output=case.grad_output.replace(fill=fill))
+    needs = _at(plans.NEEDS, bits >> 9) if bits >> 8 & 1 else (True, True)
     case = plans.with_needs(case, *needs)
-    if bits // 2**25 % 8 == 0:
-        case = case.replace(mode=plans.MODES[bits // 2**28 % 2])
-    return plans.same_tensor(case) if bits // 2**20 % 32 == 0 else case
+    if not bits >> 13 & 7:
+        case = case.replace(mode=_at(plans.MODES, bits >> 16))
+    return case if bits >> 20 & 31 else plans.same_tensor(case)
+
+
+def _renewed(base: Case, entropy: int) -> Case:
+    """Other elements for the same shapes: ordinary ones half of the time."""
+    fills = _at(PLAIN_FILLS, entropy >> 1) if entropy & 1 else PLAIN_FILLS[0]
+    return plans.with_fills(plans.reseeded(base, entropy), *fills)
+
+
+def _at(options: Sequence[T], bits: int) -> T:
+    return options[bits % len(options)]
 
 
 def _shapes(draw: Any, target: Target) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from conformance.case import Operand
 from conformance.layouts import place
-from conformance.values import INTEGER_RANGE, elements, in_buffer
+from conformance.values import INTEGER_GUARD, elements, in_buffer
 from reference.formats import Floats
 
 DTYPES: dict[str, torch.dtype] = {
@@ -59,8 +59,8 @@ def _raw_buffer(operand: Operand) -> NDArray[Any]:
     if operand.dtype == "bfloat16":
         bits = line.astype(np.float32).view(np.uint32) >> np.uint32(16)
         return bits.astype(np.uint16).view(np.int16)
-    if operand.dtype in INTEGER_RANGE:
-        line = np.nan_to_num(line, nan=float(INTEGER_RANGE[operand.dtype]))
+    if operand.dtype in INTEGER_GUARD:
+        line = np.nan_to_num(line, nan=float(INTEGER_GUARD[operand.dtype]))
     with np.errstate(all="ignore"):
         return line.astype(_NUMPY[operand.dtype])
 

@@ -74,13 +74,15 @@ class Enclosure:
 
     ``ends``: shape ``(2, *shape)``, float64, or object (:class:`~fractions.Fraction`).
     ``flags``: shape ``shape``, or None where every element is finite.
-    ``terms``: how many numbers were added to make it; a quotient allows η for each (see ``/``).
+    ``terms``: how many numbers were added to make it, ``kept``: the format of these numbers, where
+    it is a sum; a quotient makes allowances for both (see ``/``).
     """
 
     fmt: Format
     ends: NDArray[Any]
     flags: Flags | None = None
     terms: int = 1
+    kept: Format | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -152,16 +154,20 @@ class Enclosure:
     def __truediv__(self, n: int) -> Enclosure:
         """The quotient by the positive integer ``n``.
 
-        An implementation may divide partial sums instead of their sum; each then may underflow,
-        so a sum of k > 1 terms is allowed an error of k·η.
+        A sum may have been rounded to the format of its terms before (it must not overflow there).
+        An implementation may divide partial sums instead of their sum; each then may underflow, so
+        a sum of k > 1 terms is allowed an error of k·η.
         """
+        dividend: NDArray[Any] = self.ends
+        if self.kept is not None:
+            dividend = ceil_precision(dividend, self.kept)
         if self.exact:
-            ends: NDArray[Any] = self.ends / Fraction(n)
+            ends: NDArray[Any] = dividend / Fraction(n)
         else:
-            ends = self.ends / n
+            ends = dividend / n
             # q·n against the dividend tells on which side of the true quotient q lies.
             product = ends * n
-            rest = (self.ends - product) - _product_error(ends, np.asarray(float(n)), product)
+            rest = (dividend - product) - _product_error(ends, np.asarray(float(n)), product)
             ends = _above(ends, rest)
         result = self._step(ends, self.flags)
         if self.terms == 1:
@@ -179,18 +185,18 @@ class Enclosure:
         """
         axes = tuple(range(len(self.shape))) if axis is None else axis
         n = math.prod(self.shape[k] for k in axes)
-        kept = tuple(size for k, size in enumerate(self.shape) if k not in axes)
+        left = tuple(size for k, size in enumerate(self.shape) if k not in axes)
         rows = np.moveaxis(self.ends, [k + 1 for k in axes], range(-len(axes), 0)) if axes else None
         if rows is None:
             return Enclosure(self.fmt.accumulator, self.ends, self.flags)
-        rows = rows.reshape(2, *kept, n)
+        rows = rows.reshape(2, *left, n)
         flags = None
         if self.flags is not None:
-            flat = np.moveaxis(self.flags, axes, range(-len(axes), 0)).reshape(*kept, n)
+            flat = np.moveaxis(self.flags, axes, range(-len(axes), 0)).reshape(*left, n)
             flags = _summed_flags(flat)
         acc = self.fmt.accumulator
         if n <= 1:
-            ends = rows[..., 0] if n else np.zeros((2, *kept))
+            ends = rows[..., 0] if n else np.zeros((2, *left))
             if self.exact and not n:
                 ends = ends.astype(object) * Fraction(0)
             return Enclosure(acc, ends, flags)
@@ -207,7 +213,8 @@ class Enclosure:
         one_sign = np.asarray(rows <= 0, dtype=bool).all(axis=-1)  # no slack leads past zero
         ends = np.where(one_sign, np.minimum(ends, 0), ends)
         flags = _sum_overflow(rows, widening, acc, flags)
-        return Enclosure(acc, ends, flags, terms=n)
+        kept = None if self.fmt is acc else self.fmt
+        return Enclosure(acc, ends, flags, n, kept)
 
     # -- conversions -------------------------------------------------------------------------
 

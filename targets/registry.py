@@ -157,7 +157,8 @@ def _load_file(path: Path) -> ModuleType:
     known = dict(_REGISTRY.targets)
     try:
         with _explained(str(path)), _importable(whole.parent):
-            specification.loader.exec_module(module)
+            # Not the loader's exec_module: its cached bytecode misses a change within one second.
+            exec(compile(whole.read_bytes(), str(whole), "exec"), module.__dict__)
     except TargetError:
         del sys.modules[name]
         _REGISTRY.targets = known
