@@ -5,7 +5,7 @@ changed, so a run of several in one process has to restore them in between.
 """
 
 from tests.mutants.more import broadcasting, dtypes, functions, kernels, numerics, reductions, state
-from tests.mutants.more.base import FAMILIES, Mutant
+from tests.mutants.mutant import FAMILIES, Mutant
 
 MUTANTS: tuple[Mutant, ...] = (
     *reductions.MUTANTS,

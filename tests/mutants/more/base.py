@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from targets import Target
 from targets.operands import check_reduction, prepare
-from targets.target import DTYPES, REDUCTIONS
+from tests.mutants.mutant import Loss
 
-CORE = frozenset({"broadcast", "mixed_dtype", "empty", "target_gradient"})
-FAMILIES = frozenset(
-    {"value", "gradient", "grad_output", "broadcasting", "dtypes", "layout", "purity"}
-)
-
-Loss = Callable[[Tensor, Tensor, str], Tensor]
 Change = Callable[[Tensor], Tensor]
 # (x, y, grad_output, n): the gradients of x and y, where n is 1 unless the reduction is a mean.
 Gradient = Callable[[Tensor, Tensor, Tensor, int], tuple[Tensor | None, Tensor | None]]
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A broken implementation. ``families``: of the clauses that it may break, and no others."""
-
-    target: Target
-    families: frozenset[str]
-
-
-def mutant(
-    name: str,
-    loss: Loss,
-    *families: str,
-    claims: frozenset[str] = CORE,
-    reductions: tuple[str, ...] = REDUCTIONS,
-    dtypes: tuple[str, ...] = DTYPES,
-) -> Mutant:
-    """``loss`` as a mutant; its docstring is the target's summary."""
-    if not families or not FAMILIES.issuperset(families):
-        raise ValueError(f"mutant {name}: families {families}")
-    summary = (loss.__doc__ or "").strip().partition("\n")[0]
-    return Mutant(Target(name, loss, claims, reductions, dtypes, summary), frozenset(families))
 
 
 def widened(dtype: torch.dtype) -> torch.dtype:

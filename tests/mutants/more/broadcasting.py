@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from targets.operands import prepare
-from tests.mutants.more.base import Loss, mutant, reduce, right_loss, widened
+from tests.mutants.more.base import reduce, right_loss, widened
+from tests.mutants.mutant import Loss, mutant
 
 
 def left_aligned(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:

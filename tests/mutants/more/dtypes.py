@@ -6,14 +6,8 @@ import torch
 from torch import Tensor
 
 from targets.operands import prepare
-from tests.mutants.more.base import (
-    FAMILIES,
-    by_hand,
-    mutant,
-    right_gradient,
-    right_loss,
-    right_value,
-)
+from tests.mutants.more.base import by_hand, right_gradient, right_loss, right_value
+from tests.mutants.mutant import FAMILIES, mutant
 
 HALVES = {torch.float16, torch.bfloat16}
 

@@ -5,14 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tests.mutants.more.base import (
-    Gradient,
-    Mutant,
-    by_hand,
-    mutant,
-    right_gradient,
-    right_loss,
-)
+from tests.mutants.more.base import Gradient, by_hand, right_gradient, right_loss
+from tests.mutants.mutant import Mutant, mutant
 
 Pair = tuple[Tensor | None, Tensor | None]
 

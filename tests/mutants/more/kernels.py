@@ -5,16 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tests.mutants.more.base import (
-    Loss,
-    by_hand,
-    mutant,
-    right_loss,
-    right_value,
-    squares,
-    sums,
-    viewed,
-)
+from tests.mutants.more.base import by_hand, right_loss, right_value, squares, sums, viewed
+from tests.mutants.mutant import Loss, mutant
 
 # --- lost and repeated elements
 

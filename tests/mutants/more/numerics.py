@@ -7,16 +7,8 @@ import torch
 from torch import Tensor
 
 from targets.operands import prepare
-from tests.mutants.more.base import (
-    FAMILIES,
-    by_hand,
-    formula,
-    mutant,
-    reduce,
-    right_value,
-    squares,
-    sums,
-)
+from tests.mutants.more.base import by_hand, formula, reduce, right_value, squares, sums
+from tests.mutants.mutant import FAMILIES, mutant
 
 # --- formulas
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from targets.operands import prepare
-from tests.mutants.more.base import mutant, reduce, right_loss
+from tests.mutants.more.base import reduce, right_loss
+from tests.mutants.mutant import mutant
 
 
 def half_factor(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:

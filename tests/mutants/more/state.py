@@ -11,16 +11,8 @@ import torch
 from torch import Tensor
 
 from targets.operands import prepare
-from tests.mutants.more.base import (
-    FAMILIES,
-    Loss,
-    Replaced,
-    by_hand,
-    mutant,
-    right_gradient,
-    right_loss,
-    right_value,
-)
+from tests.mutants.more.base import Replaced, by_hand, right_gradient, right_loss, right_value
+from tests.mutants.mutant import FAMILIES, Loss, mutant
 
 Key = Callable[[Tensor, Tensor, str], Any]
 
