@@ -7,6 +7,7 @@ without it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -17,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from conformance.box import BlackBox
 from conformance.neighbours import HOME
 
 LOST_PER_SHARD = 3  # calls that may crash before the rest of a shard is given up
+LOST_PER_RUN = 20  # and before the rest of the run is: the verdict is clear by then
 START_LIMIT = 300.0  # seconds for a worker to import torch and the target
 
 
@@ -85,8 +87,24 @@ class Worker:
         return self._receive(None)
 
     def close(self) -> None:
-        self.process.kill()
+        """End the process, if it has not ended, and release its pipes."""
+        if self.process.poll() is None and not self._ended_by_itself():
+            self.process.kill()
         self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+    def _ended_by_itself(self) -> bool:
+        """Whether its output has ended: then it is about to, and its own status tells how."""
+        assert self.process.stdout is not None
+        try:
+            ready = select.select([self.process.stdout], [], [], 0)[0]
+            self.process.wait(1 if ready else 0)
+        except (subprocess.TimeoutExpired, ValueError):
+            return False
+        return True
 
     def _receive(self, limit: float | None) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -99,7 +117,7 @@ class Worker:
                 if line:
                     answer: dict[str, Any] = json.loads(line)
                     return answer
-                self.process.wait()
+                self.close()
                 raise Died(call, "crash", _how(self.process.returncode))
             if seconds > self.limit or (limit and time.monotonic() - began > limit):
                 self.close()
@@ -122,21 +140,19 @@ class Run:
     results: list[dict[str, Any]] = field(default_factory=list)
     lost: list[tuple[str, str, str]] = field(default_factory=list)
     gave_up: list[str] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
 
     def replay(self, cases: list[dict[str, Any]]) -> list[list[str]]:
         """What deviates in each case now. Raises WorkerRefused."""
         found: list[list[str]] = []
-        with tempfile.TemporaryDirectory(prefix="loss-conformance-") as name:
-            self.folder = Path(name)
+        with self._workplace():
             worker = self._start()
             for case in cases:
                 try:
                     found.append(worker.ask({"do": "replay", "case": case})["messages"])
                 except Died as died:
                     found.append([f"the call {died.how}"])
-                    worker.close()
                     worker = self._start()
-            worker.close()
         return found
 
     def verdict(self, started: Callable[[str], None]) -> dict[str, Any]:
@@ -145,83 +161,96 @@ class Run:
         ``started`` is called with the target's name before its first case.
         """
         start = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="loss-conformance-") as name:
-            self.folder = Path(name)
+        with self._workplace():
             first = self._start()
             started(first.hello["ready"])
             tasks: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
             for shard in first.hello["shards"]:
                 tasks.put(shard)
             others = [
-                threading.Thread(target=self._serve, args=(None, tasks), daemon=True)
+                threading.Thread(target=self._help, args=(tasks,), daemon=True)
                 for _ in range(self.jobs - 1)
             ]
             for thread in others:
                 thread.start()
-            first = self._serve(first, tasks)
+            last = self._serve(first, tasks)
             for thread in others:
                 thread.join()
+            return self._conclude(last, start)
+
+    @contextlib.contextmanager
+    def _workplace(self) -> Iterator[None]:
+        """A folder for the boxes; in the end, whatever happened, no worker is left."""
+        with tempfile.TemporaryDirectory(prefix="loss-conformance-") as name:
+            self.folder = Path(name)
             try:
-                return self._conclude(first, start)
+                yield
             finally:
-                self.last.close()
+                for worker in self.workers:
+                    worker.close()
 
     def _start(self) -> Worker:
-        return Worker(self.options, self.folder, self.limit)
+        worker = Worker(self.options, self.folder, self.limit)
+        self.workers.append(worker)
+        return worker
 
-    def _serve(self, worker: Worker | None, tasks: queue.SimpleQueue[list[Any]]) -> Worker:
-        mine = worker or self._start()
+    def _help(self, tasks: queue.SimpleQueue[list[Any]]) -> None:
+        """Another worker, in a thread of its own; without it the first one does its work."""
         try:
-            while True:
-                try:
-                    shard = tasks.get_nowait()
-                except queue.Empty:
-                    return mine
-                mine = self._run_shard(mine, shard)
-        finally:
-            if worker is None:
-                mine.close()
+            self._serve(self._start(), tasks).close()
+        except WorkerRefused as error:
+            self.gave_up.append(f"a worker could not be started again: {error}")
+
+    def _serve(self, worker: Worker, tasks: queue.SimpleQueue[list[Any]]) -> Worker:
+        """Run shards until there are none; the worker that is alive at the end."""
+        while True:
+            try:
+                shard = tasks.get_nowait()
+            except queue.Empty:
+                return worker
+            if len(self.lost) >= LOST_PER_RUN:
+                self.gave_up.append(f"{shard[0]}-{shard[1]}: {LOST_PER_RUN} calls were lost before")
+                continue
+            worker = self._run_shard(worker, shard)
 
     def _run_shard(self, worker: Worker, shard: list[Any]) -> Worker:
+        """Run one shard to the end, without the calls that kill; the worker that is alive then."""
         skip: list[str] = []
+        name = f"{shard[0]}-{shard[1]}"
         while True:
             try:
                 self.results.append(worker.ask({"do": "shard", "shard": shard, "skip": skip}))
                 return worker
             except Died as died:
-                worker.close()
                 worker = self._start()
                 if not died.call:
-                    self.gave_up.append(
-                        f"{shard[0]}-{shard[1]}: the worker {died.how} outside a call"
-                    )
+                    self.gave_up.append(f"{name}: the worker {died.how} outside a call")
                     return worker
                 self.lost.append((died.call, died.status, died.how))
                 skip.append(died.call)
                 if len(skip) >= LOST_PER_SHARD:
-                    self.gave_up.append(f"{shard[0]}-{shard[1]}: {len(skip)} calls were lost")
+                    self.gave_up.append(
+                        f"{name}: {len(skip)} calls were lost, the rest is left out"
+                    )
                     return worker
 
     def _conclude(self, worker: Worker, start: float) -> dict[str, Any]:
-        self.last = worker
+        """Merge all results, make counterexamples smaller, and get the verdict."""
         task: dict[str, Any] = {"results": self.results, "lost": self.lost}
-        found = worker.ask(task | {"do": "merge"})["findings"]
         smaller = []
-        for finding in found:
+        for finding in worker.ask(task | {"do": "merge"})["findings"]:
             try:
-                smaller.append(self.last.ask({"do": "minimise", "finding": finding}))
+                smaller.append(worker.ask({"do": "minimise", "finding": finding}))
             except Died as died:
-                self.last.close()
-                self.last = self._start()
+                worker = self._start()
                 if died.call:
                     self.lost.append((died.call, died.status, died.how))
-        return self.last.ask(
+        return worker.ask(
             task
             | {
                 "do": "conclude",
-                "lost": self.lost,
                 "minimised": smaller,
-                "ended": not self.gave_up or bool(self.lost),
+                "ended": not self.gave_up,
                 "duration_s": time.monotonic() - start,
             }
         )

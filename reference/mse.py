@@ -96,14 +96,14 @@ def vjp(
 def permitted_gradient(gradient: Enclosure, shape: tuple[int, ...], fmt: Format) -> PermittedSet:
     """What the gradient of an operand of ``shape`` and format ``fmt`` may be.
 
-    ``gradient``: over the broadcast shape, in the promoted format. For a narrower operand it is the
-    hull of cast-then-sum, which autograd does, and sum-then-cast.
+    ``gradient``: over the broadcast shape, in the result's format. Where that differs from the
+    operand's, it is the hull of cast-then-sum, which autograd does, and sum-then-cast.
     """
     summed = unbroadcast(gradient, shape)
     if fmt is gradient.fmt or summed.terms == 1:
         return summed.rounded(fmt)  # type: ignore[no-any-return]
     cast = unbroadcast(gradient.to(fmt), shape)
-    return summed.to(fmt).hull(cast.to(fmt)).rounded(fmt)  # type: ignore[no-any-return]
+    return summed.to(gradient.fmt).to(fmt).hull(cast.to(fmt)).rounded(fmt)  # type: ignore[no-any-return]
 
 
 def _ratio(fmt: Format, exact: bool, p: int, q: int) -> Enclosure:
