@@ -28,6 +28,7 @@ from conformance.neighbours import HOME
 
 LOST_PER_SHARD = 3  # calls that may crash before the rest of a shard is given up
 LOST_PER_RUN = 20  # and before the rest of the run is: the verdict is clear by then
+LOST_BY_TIMEOUT = 4  # a call that times out counts as so many: each costs the whole limit
 START_LIMIT = 300.0  # seconds for a worker to import torch and the target
 
 
@@ -208,10 +209,14 @@ class Run:
                 shard = tasks.get_nowait()
             except queue.Empty:
                 return worker
-            if len(self.lost) >= LOST_PER_RUN:
-                self.gave_up.append(f"{shard[0]}-{shard[1]}: {LOST_PER_RUN} calls were lost before")
+            if self._lost_enough():
+                self.gave_up.append(f"{shard[0]}-{shard[1]}: too many calls were lost before it")
                 continue
             worker = self._run_shard(worker, shard)
+
+    def _lost_enough(self) -> bool:
+        timeouts = sum(status == "timeout" for _, status, _ in self.lost)
+        return len(self.lost) + (LOST_BY_TIMEOUT - 1) * timeouts >= LOST_PER_RUN
 
     def _run_shard(self, worker: Worker, shard: list[Any]) -> Worker:
         """Run one shard to the end, without the calls that kill; the worker that is alive then."""
@@ -228,7 +233,7 @@ class Run:
                     return worker
                 self.lost.append((died.call, died.status, died.how))
                 skip.append(died.call)
-                if len(skip) >= LOST_PER_SHARD:
+                if len(skip) >= LOST_PER_SHARD or self._lost_enough():
                     self.gave_up.append(
                         f"{name}: {len(skip)} calls were lost, the rest is left out"
                     )
