@@ -7,6 +7,7 @@ import fnmatch
 import json
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from conformance.clauses import BY_ID, CLAUSES
 from conformance.options import UsageError, check_profile
 from conformance.plans import PROFILES
 from conformance.report import render
-from conformance.supervisor import Run, WorkerRefused
+from conformance.supervisor import Died, Run, WorkerRefused
 from conformance.verdict import DamagedVerdict, digest, read_verdict, suite_version
 from targets.target import near
 
@@ -26,12 +27,15 @@ OK, BROKEN, USAGE, INCOMPLETE = 0, 1, 2, 3
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status (see the README)."""
     options = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up, as for an interrupt
     try:
         return int(options.command(options))
     except (UsageError, DamagedVerdict) as error:
         return _complain(str(error), USAGE)
     except WorkerRefused as error:
         return _complain(str(error), error.status)
+    except Died as died:
+        return _complain(f"the verdict is lost: a worker {died.how} between calls", INCOMPLETE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return USAGE

@@ -61,17 +61,19 @@ def _experiment(
     return add
 
 
-def run_experiment(clause: str, bench: Bench) -> list[str]:
-    """The deviations that the experiment of ``clause`` meets, with what the target raised."""
-    settings = Settings.now()
+def run_experiment(clause: str, bench: Bench) -> tuple[list[str], str | None]:
+    """The deviations that the experiment of ``clause`` meets, and what it raised, as text."""
+    settings, messages = Settings.now(), []
     try:
-        return list(EXPERIMENTS[clause](bench))
+        for message in EXPERIMENTS[clause](bench):
+            messages.append(message)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return [f"raised {text_of(error)}"]
+        return messages, text_of(error)
     finally:
         settings.changes()
+    return messages, None
 
 
 @_experiment("broadcasting.error")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -258,12 +258,14 @@ def clause_of(aspect: str, case: Case, feature: Feature | None) -> str:
     return aspect if feature is None else feature.gradient
 
 
-def clauses_of(case: Case) -> tuple[str, ...]:
-    """The ids of all clauses that a case is evidence for."""
+def clauses_of(case: Case, aspects: Container[str]) -> tuple[str, ...]:
+    """The ids of all clauses that a case is evidence for, once these ``aspects`` were right."""
     present = features(case)
-    found = {f"value.{case.reduction}"} if not present else set()
-    found |= {clause_of("value", case, f) for f in present}
+    found: set[str] = set()
+    if "value" in aspects:
+        found |= {clause_of("value", case, f) for f in present or (None,)}
     for operand in case.differentiated:
-        plain = {f"gradient.{operand}"}
-        found |= {f.gradient for f in present} if present else plain
+        aspect = f"gradient.{operand}"
+        if aspect in aspects:
+            found |= {clause_of(aspect, case, f) for f in present or (None,)}
     return tuple(sorted(found))

@@ -19,7 +19,9 @@ def render(verdict: dict[str, Any], sentences: dict[str, str]) -> str:
             parts.append(f"{title}:\n\n" + "\n\n".join(failures(broken, sentences)))
     missing = [f"{r['id']} {r['dtype']}" for r in rows if r["status"] == "unavailable"]
     if missing:
-        parts.append(f"Not run, though required: {', '.join(missing[:12])}" + _more(missing, 12))
+        parts.append(
+            f"Without evidence, though required: {', '.join(missing[:12])}" + _more(missing, 12)
+        )
     parts.append(conclusion(verdict))
     return "\n\n".join(parts) + "\n"
 
@@ -111,13 +113,14 @@ def conclusion(verdict: dict[str, Any]) -> str:
     cells = sum(1 for r in rows if r["examples"])
     ran = f"{verdict['examples']} cases, {cells} cells, {verdict['duration_s']:.1f} s"
     unclaimed = sorted({r["id"] for r in rows if r["status"] == "unclaimed"})
+    only = "" if verdict["selected"] == "*" else f" as far as {verdict['selected']!r} goes"
     note = f"; {len(unclaimed)} clauses unclaimed for some dtype" if unclaimed else ""
     broken = sorted({r["id"] for r in rows if r["status"] in _BROKEN and r["level"] == "must"})
     if broken:
         return f"{verdict['target']} DOES NOT CONFORM: {', '.join(broken)} ({ran}{note})"
     if not verdict["complete"]:
-        return f"{verdict['target']} INCOMPLETE: a required cell did not run ({ran}{note})"
-    return f"{verdict['target']} CONFORMS ({ran}{note})"
+        return f"{verdict['target']} INCOMPLETE: a required cell has no evidence ({ran}{note})"
+    return f"{verdict['target']} CONFORMS{only} ({ran}{note})"
 
 
 def _more(items: list[str], shown: int) -> str:

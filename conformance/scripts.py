@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from conformance.attribution import Finding
 from conformance.case import Case, Operand
 from conformance.layouts import place
@@ -33,7 +35,8 @@ def script(target: Target, finding: Finding) -> str:
         lines.append("y = x")
     else:
         lines += _operand_lines("y", case.target, case.needs[1])
-    call = f"result = loss(x, y, reduction={case.reduction!r})"
+    how = getattr(target.loss, "script", "loss(x, y, reduction={reduction!r})")
+    call = f"result = {how.format(reduction=case.reduction)}"
     mode = {"no_grad": "torch.no_grad()", "inference": "torch.inference_mode()"}.get(case.mode)
     lines += [f"with {mode}:", f"    {call}"] if mode else [call]
     lines.append("print('result', result)")
@@ -44,10 +47,13 @@ def script(target: Target, finding: Finding) -> str:
 def _import_lines(target: Target) -> list[str]:
     path, _, attribute = target.source.rpartition(":")
     if path.endswith(".py"):
+        file = Path(path).resolve()
+        first, *rest = attribute.split(".")
         return [
-            "import runpy",
-            f"loss = runpy.run_path({path!r})[{attribute!r}]",
-            "loss = getattr(loss, 'loss', loss)",
+            "import runpy, sys",
+            f"sys.path.insert(0, {str(file.parent)!r})",
+            f"loss = {'.'.join([f'runpy.run_path({str(file)!r})[{first!r}]', *rest])}",
+            "loss = loss.loss if type(loss).__name__ == 'Target' else loss",
         ]
     module = path or getattr(target.loss, "__module__", "")
     name = attribute or getattr(target.loss, "__qualname__", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 import hashlib
 import json
 import warnings
@@ -22,7 +23,7 @@ from conformance.experiments import EXPERIMENTS, Bench, run_experiment
 from conformance.features import clause_of, clauses_of, features
 from conformance.minimise import minimise
 from conformance.observation import observe
-from conformance.plans import Profile, Shard, derive, fixed_cases, within
+from conformance.plans import Profile, Shard, derive, fixed_cases, plain, within
 from conformance.strategies import scenarios
 from targets import Target
 
@@ -204,14 +205,14 @@ class _Judge:
 
     def one(self, case: Case) -> float:
         """Run ``case``; returns the largest share of the permitted error that it used."""
-        wanted = [c for c in (*clauses_of(case), *_ALWAYS) if self.session.wants(c)]
-        if not wanted:
+        if not any(map(self.session.wants, (*clauses_of(case, ASPECTS), *_ALWAYS))):
             return 0.0
         self.result.cases += 1
         self.digest.update(case.key().encode())
         judgement = self.session.run(case)
         names = tuple(f.name for f in features(case))
-        for clause in wanted:
+        always = _ALWAYS if judgement.returned else ()
+        for clause in (*clauses_of(case, judgement.shares), *always):
             self.result.count((clause, case.dtype))
         for deviation in judgement.deviations:
             where = (deviation.aspect, names, case.dtype, case.reduction)
@@ -242,6 +243,10 @@ _ALWAYS = (
 
 
 def _run_experiments(session: Session, result: ShardResult) -> None:
+    @functools.cache
+    def works(dtype: str) -> bool:
+        return not session.run(plain(dtype, session.target.reductions[0])).deviations
+
     for clause in CLAUSES:
         for dtype in session.target.dtypes:
             if clause.id not in EXPERIMENTS or not clause.applies(session.target, dtype):
@@ -252,12 +257,14 @@ def _run_experiments(session: Session, result: ShardResult) -> None:
             if session.box is not None:
                 session.box.enter(text)
             bench = Bench(session.target, dtype, session.device, session.seed)
-            messages = run_experiment(clause.id, bench)
+            messages, error = run_experiment(clause.id, bench)
             if session.box is not None:
                 session.box.leave()
+            if error and not works(dtype):
+                continue  # no evidence: other clauses say that it raises
             result.count((clause.id, dtype))
-            if messages:
-                result.add(Finding(clause.id, dtype, messages[0], None))
+            for message in (*messages, *([f"raised {error}"] if error else []))[:1]:
+                result.add(Finding(clause.id, dtype, message, None, clause.id))
 
 
 def _fuzz(session: Session, shard: Shard, profile: Profile, judge: _Judge) -> None:

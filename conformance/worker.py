@@ -10,6 +10,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,10 @@ from targets import Target, TargetError, resolve
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor hears it, and ends this process
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    tasks = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(2, 1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a target that reads finds nothing
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     options = json.loads(sys.argv[1])
 
     def reply(answer: dict[str, Any]) -> None:
@@ -31,6 +36,9 @@ def main() -> int:
     try:
         sys.path.insert(0, os.getcwd())
         target = resolve(options["target"])
+        path = options["target"].rpartition(":")[0]
+        if path.endswith(".py"):  # for imports inside functions
+            sys.path.append(str(Path(path).resolve().parent))
         check_device(options["device"])
         desk = Desk(target, options)
     except (TargetError, UsageError) as error:
@@ -40,10 +48,17 @@ def main() -> int:
         reply({"error": str(error), "status": 3})
         return 3
     reply({"ready": target.name, "shards": desk.shards()})
-    for line in sys.stdin:
+    for line in tasks:
         task = json.loads(line)
         reply(getattr(desk, f"do_{task['do']}")(task))
     return 0
+
+
+def _end_with_parent(parent: int) -> None:
+    """Where the supervisor has been killed, nobody is left to limit a call's time."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 class Desk:

@@ -271,7 +271,8 @@ def _adapt_module(found: Any, name: str) -> Target:
         instance: Any = found()
     except Exception as error:
         raise TargetError(f"cannot make a {name}: {type(error).__name__}: {error}") from None
-    return Target(name, _MeanOnly(instance), claims, ("mean",), module=_Fixed(instance))
+    called = _MeanOnly(instance, "loss()(x, y)")
+    return Target(name, called, claims, ("mean",), module=_Fixed(instance))
 
 
 def _takes_reduction(function: Callable[..., Any]) -> bool:
@@ -284,6 +285,9 @@ def _takes_reduction(function: Callable[..., Any]) -> bool:
         defines = next(c for c in function.__mro__ if "__init__" in vars(c))
         if defines.__module__ == "torch.nn.modules.module":
             return False  # the constructor of nn.Module itself
+    schema = getattr(function, "schema", None)  # of torch.jit.script, whose signature says nothing
+    if schema is not None and hasattr(schema, "arguments"):
+        return any(argument.name == "reduction" for argument in schema.arguments)
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -296,9 +300,10 @@ def _takes_reduction(function: Callable[..., Any]) -> bool:
 
 @dataclass(frozen=True)
 class _MeanOnly:
-    """A loss without the parameter ``reduction``."""
+    """A loss without the parameter ``reduction``. ``script``: how a script calls what was named."""
 
     function: Callable[..., Any]
+    script: str = "loss(x, y)"
 
     @property
     def __wrapped__(self) -> Callable[..., Any]:
@@ -313,6 +318,7 @@ class _FromClass:
     """A module class, made anew for each call with the reduction that is asked for."""
 
     factory: Callable[..., Any]
+    script: str = "loss(reduction={reduction!r})(x, y)"
 
     @property
     def __wrapped__(self) -> Callable[..., Any]:
