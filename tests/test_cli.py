@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,59 @@ def test_a_call_that_ends_its_process_is_a_finding_and_the_rest_is_judged(
     assert lost
     assert lost[0]["counterexample"]["case"]["input"]["shape"]
     assert json.loads((folder / "builtin" / "verdict.json").read_text())["conforms"]
+
+
+def test_without_a_result_no_clause_has_evidence(tmp_path: Path) -> None:
+    target = write(tmp_path, "def loss(x, y, reduction='mean'):\n    raise ValueError('no')\n")
+    result = check(target, "--clause", "gradient.*")
+    assert result.returncode == 3
+    assert "INCOMPLETE" in result.stdout
+
+
+STYLES = {
+    "plain": RIGHT.replace("return", "return 1.01 *"),
+    "mean only": "def loss(x, y):\n    return 1.01 * ((x - y) ** 2).mean()",
+    "class": "class loss(torch.nn.MSELoss):\n"
+    "    def forward(self, x, y):\n        return 1.01 * super().forward(x, y)",
+    "bare class": "class loss(torch.nn.Module):\n"
+    "    def forward(self, x, y):\n        return 1.01 * F.mse_loss(x, y)",
+    "target": RIGHT.replace("return", "return 1.01 *").replace("loss(", "wrong(", 1)
+    + "from targets import Target\nloss = Target('mine', wrong)\n",
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_script_of_a_failure_runs_by_itself(style: str, tmp_path: Path) -> None:
+    target = write(tmp_path, STYLES[style])
+    check(target, "--clause", "value.mean", "--report", str(tmp_path))
+    (path,) = tmp_path.glob("*/verdict.json")
+    rows = json.loads(path.read_text())["clauses"]
+    script = next(r["counterexample"]["script"] for r in rows if r["status"] == "fail")
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("result tensor(")
+
+
+def test_a_terminated_run_leaves_no_worker_and_an_incomplete_verdict(tmp_path: Path) -> None:
+    source = (
+        "from pathlib import Path\n"
+        f"folder = Path({str(tmp_path)!r})\n"
+        "def loss(x, y, reduction='mean'):\n"
+        "    (folder / f'{os.getpid()}.pid').touch()\n"
+        "    while True: time.sleep(0.01)\n"
+    )
+    command = [sys.executable, "-m", "conformance", "check", write(tmp_path, source), "--report"]
+    process = subprocess.Popen([*command, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    while not (pids := list(tmp_path.glob("*.pid"))):
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(30) == 3
+    assert "interrupted" in (process.stderr.read() if process.stderr else "")
+    assert not json.loads((tmp_path / "loss" / "verdict.json").read_text())["complete"]
+    time.sleep(1)
+    assert not [pid for pid in pids if Path("/proc", pid.stem).exists()]
 
 
 def test_gate_accepts_whole_verdicts_only(tmp_path: Path) -> None:
