@@ -267,7 +267,8 @@ def _integer_elements(operand: Operand) -> Floats:
     if operand.dtype == "bool":
         return bits.below(2).astype(np.float64)
     small = bits.below(9)
-    if operand.dtype == "uint8":
-        return small.astype(np.float64)
-    wide = np.where(bits.below(2) == 0, 1, -1) * (2049 + bits.below(2048))
+    if operand.dtype == "uint8":  # what a signed byte cannot hold
+        wide = 128 + bits.below(128)
+    else:
+        wide = np.where(bits.below(2) == 0, 1, -1) * (2049 + bits.below(2048))
     return np.where(bits.below(8) == 0, wide, small).astype(np.float64)
