@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import os
 import secrets
 import signal
@@ -18,7 +17,14 @@ from conformance.options import UsageError, check_profile
 from conformance.plans import PROFILES
 from conformance.report import render
 from conformance.supervisor import Died, Run, WorkerRefused
-from conformance.verdict import DamagedVerdict, digest, read_verdict, suite_version
+from conformance.verdict import (
+    BROKEN_STATUSES,
+    DamagedVerdict,
+    digest,
+    read_verdict,
+    suite_version,
+    write_verdict,
+)
 from targets.target import near
 
 OK, BROKEN, USAGE, INCOMPLETE = 0, 1, 2, 3
@@ -148,8 +154,7 @@ def _check_one(setting: dict[str, Any], options: argparse.Namespace) -> int:
     if verdict["conforms"]:
         return OK
     broken = any(
-        r["status"] in ("fail", "crash", "timeout", "stale") and r["level"] == "must"
-        for r in verdict["clauses"]
+        r["status"] in BROKEN_STATUSES and r["level"] == "must" for r in verdict["clauses"]
     )
     return BROKEN if broken else INCOMPLETE
 
@@ -164,10 +169,7 @@ def _write_started(folder: Path | None, name: str, setting: dict[str, Any]) -> N
 def _write(folder: Path, name: str, verdict: dict[str, Any]) -> None:
     path = folder / name / "verdict.json"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(verdict, indent=1) + "\n", encoding="utf-8")
-        fresh.replace(path)
+        write_verdict(path, verdict)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
 

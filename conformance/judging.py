@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from conformance.merging import conclude, merged, to_minimise
+from conformance.merging import conclude, merged, minimise_all
 from conformance.options import check_device, check_profile
 from conformance.plans import plan
-from conformance.shards import Session, minimised, run_shard
+from conformance.shards import Session, run_shard
 from conformance.verdict import Verdict
 from targets import resolve
 
@@ -27,8 +27,6 @@ def judge(target: Any, *, device: str = "cpu", profile: str = "default", seed: i
     start = time.perf_counter()
     session = Session(found, device, seed)
     total = merged([run_shard(session, shard, chosen) for shard in plan(found, chosen)])
-    for finding in to_minimise(total):
-        smaller = minimised(session, finding)
-        total.findings[(smaller.clause, smaller.dtype)] = smaller
+    minimise_all(session, total)
     duration = time.perf_counter() - start
     return conclude(found, total, device=device, profile=profile, seed=seed, duration_s=duration)

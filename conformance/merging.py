@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from conformance.attribution import Finding
 from conformance.clauses import CLAUSES, Clause
 from conformance.scripts import script
-from conformance.shards import Row, ShardResult
+from conformance.shards import Row, Session, ShardResult, minimised
 from conformance.verdict import ClauseResult, Verdict, environment
 from targets import Target, fingerprint
-
-Minimise = Callable[[Finding], Finding]
 
 
 def merged(results: Iterable[ShardResult]) -> ShardResult:
@@ -41,6 +39,13 @@ def to_minimise(total: ShardResult, selected: str = "*") -> list[Finding]:
         if finding.case is not None and fnmatch.fnmatchcase(finding.clause, selected):
             chosen.setdefault(finding.clause, finding)
     return [chosen[clause] for clause in sorted(chosen)]
+
+
+def minimise_all(session: Session, total: ShardResult) -> None:
+    """Replace these findings by smaller ones, in this process."""
+    for finding in to_minimise(total, session.selected):
+        smaller = minimised(session, finding)
+        total.findings[(smaller.clause, smaller.dtype)] = smaller
 
 
 def conclude(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+from conformance.verdict import BROKEN_STATUSES
+
 DTYPES = ("float64", "float32", "float16", "bfloat16")
-_BROKEN = ("fail", "crash", "timeout", "stale")
 
 
 def render(verdict: dict[str, Any], sentences: dict[str, str]) -> str:
@@ -14,7 +15,7 @@ def render(verdict: dict[str, Any], sentences: dict[str, str]) -> str:
     rows = verdict["clauses"]
     parts = [header(verdict), table(rows)]
     for level, title in (("must", "Broken"), ("should", "Not as it should be (no failure)")):
-        broken = [r for r in rows if r["status"] in _BROKEN and r["level"] == level]
+        broken = [r for r in rows if r["status"] in BROKEN_STATUSES and r["level"] == level]
         if broken:
             parts.append(f"{title}:\n\n" + "\n\n".join(failures(broken, sentences)))
     missing = [f"{r['id']} {r['dtype']}" for r in rows if r["status"] == "unavailable"]
@@ -55,7 +56,7 @@ def _cell(rows: list[dict[str, Any]]) -> str:
     if not applied:
         return "unclaimed" if rows else "-"
     good = [r for r in applied if r["status"] == "pass"]
-    musts = [r for r in applied if r["status"] in _BROKEN and r["level"] == "must"]
+    musts = [r for r in applied if r["status"] in BROKEN_STATUSES and r["level"] == "must"]
     worst = [r["worst"] for r in good if r["worst"] is not None]
     share = f" {max(worst):.2f}" if worst and not musts else ""
     return f"{'FAIL ' if musts else ''}{len(good)}/{len(applied)}{share}"
@@ -115,7 +116,9 @@ def conclusion(verdict: dict[str, Any]) -> str:
     unclaimed = sorted({r["id"] for r in rows if r["status"] == "unclaimed"})
     only = "" if verdict["selected"] == "*" else f" as far as {verdict['selected']!r} goes"
     note = f"; {len(unclaimed)} clauses unclaimed for some dtype" if unclaimed else ""
-    broken = sorted({r["id"] for r in rows if r["status"] in _BROKEN and r["level"] == "must"})
+    broken = sorted(
+        {r["id"] for r in rows if r["status"] in BROKEN_STATUSES and r["level"] == "must"}
+    )
     if broken:
         return f"{verdict['target']} DOES NOT CONFORM: {', '.join(broken)} ({ran}{note})"
     if not verdict["complete"]:

@@ -8,14 +8,13 @@ import json
 import os
 import platform
 import sys
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
 SPEC = "mse 1.0"
-BROKEN = ("fail", "crash", "timeout", "stale")
+BROKEN_STATUSES = ("fail", "crash", "timeout", "stale")
 
 
 class DamagedVerdict(ValueError):
@@ -54,7 +53,7 @@ class ClauseResult:
             "examples": self.examples,
             "worst": self.worst,
         }
-        if self.status in BROKEN:
+        if self.status in BROKEN_STATUSES:
             row["counterexample"] = {
                 "message": self.message,
                 "case": self.case,
@@ -84,12 +83,16 @@ class Verdict:
     @property
     def failures(self) -> list[ClauseResult]:
         """Broken ``must`` clauses; each has clause, dtype, message and script."""
-        return [row for row in self.clauses if row.status in BROKEN and row.level == "must"]
+        return [
+            row for row in self.clauses if row.status in BROKEN_STATUSES and row.level == "must"
+        ]
 
     @property
     def warnings(self) -> list[ClauseResult]:
         """Broken ``should`` clauses."""
-        return [row for row in self.clauses if row.status in BROKEN and row.level == "should"]
+        return [
+            row for row in self.clauses if row.status in BROKEN_STATUSES and row.level == "should"
+        ]
 
     @property
     def missing(self) -> list[ClauseResult]:
@@ -106,13 +109,6 @@ class Verdict:
     def conforms(self) -> bool:
         """Complete and without a broken ``must``."""
         return self.complete and not self.failures
-
-    @property
-    def exit_status(self) -> int:
-        """0 conforms, 1 does not conform, 3 incomplete."""
-        if self.failures:
-            return 1
-        return 0 if self.conforms else 3
 
     def to_json(self) -> dict[str, Any]:
         body = {
@@ -136,14 +132,13 @@ class Verdict:
         }
         return body | {"digest": digest(body)}
 
-    def write(self, path: Path) -> None:
-        """Replace ``path`` atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(self.to_json(), stream, indent=1)
-            stream.write("\n")
-        os.replace(name, path)
+
+def write_verdict(path: Path, verdict: dict[str, Any]) -> None:
+    """Replace ``path`` atomically by a verdict's JSON. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(f".{os.getpid()}")
+    fresh.write_text(json.dumps(verdict, indent=1) + "\n", encoding="utf-8")
+    fresh.replace(path)
 
 
 def digest(body: dict[str, Any]) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conformance.merging import conclude, merged, to_minimise
+from conformance.merging import conclude, merged, minimise_all
 from conformance.options import check_profile
 from conformance.plans import plan
-from conformance.shards import Session, ShardResult, minimised
+from conformance.shards import Session, ShardResult
+from conformance.verdict import write_verdict
 from targets import TargetError, resolve
 
 
@@ -29,10 +29,7 @@ def conclude_session(
             continue  # said at collection
         found = [ShardResult.from_json(r) for r in results.get(spec, [])]
         total = merged(found)
-        session = Session(target, device, seed)
-        for finding in to_minimise(total):
-            smaller = minimised(session, finding)
-            total.findings[(smaller.clause, smaller.dtype)] = smaller
+        minimise_all(Session(target, device, seed), total)
         verdict = conclude(
             target,
             total,
@@ -44,6 +41,6 @@ def conclude_session(
         )
         if config.getoption("--conformance-report"):
             folder = Path(config.getoption("--conformance-report"))
-            verdict.write(folder / target.name / "verdict.json")
-        verdicts.append(json.loads(json.dumps(verdict.to_json())))
+            write_verdict(folder / target.name / "verdict.json", verdict.to_json())
+        verdicts.append(verdict.to_json())
     return verdicts
