@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from conformance.case import FLOAT_DTYPES, promote
 from targets import Target
 
+PROFILE_ORDER = ("quick", "default", "release")  # each runs all that the one before it does
 WIDER = ("float64", "float32")  # what a pair of different floating dtypes promotes to
 
 
@@ -19,8 +20,8 @@ class Clause:
     """One numbered sentence of the spec.
 
     ``claims``: what a target must claim for it to apply. ``dtypes``: the promoted dtypes that it
-    speaks about. ``reductions``: one of these must be claimed. The clauses on mixed dtypes apply
-    where two claimed dtypes promote to the one in question.
+    speaks about. ``reductions``: one of these must be claimed. ``profile``: the first that runs it.
+    The clauses on mixed dtypes apply where two claimed dtypes promote to the one in question.
     """
 
     id: str
@@ -29,6 +30,16 @@ class Clause:
     claims: frozenset[str] = frozenset()
     dtypes: tuple[str, ...] = FLOAT_DTYPES
     reductions: tuple[str, ...] = ("none", "sum", "mean")
+    profile: str = "quick"
+
+    @property
+    def family(self) -> str:
+        """What its id begins with."""
+        return self.id.partition(".")[0]
+
+    def runs_in(self, profile: str) -> bool:
+        """Whether ``profile`` runs it."""
+        return PROFILE_ORDER.index(self.profile) <= PROFILE_ORDER.index(profile)
 
     def applies(self, target: Target, dtype: str) -> bool:
         """Whether ``target`` claims what the clause speaks about, for the promoted ``dtype``."""
@@ -50,8 +61,9 @@ def _clause(
     level: str = "must",
     dtypes: tuple[str, ...] = FLOAT_DTYPES,
     reductions: tuple[str, ...] = ("none", "sum", "mean"),
+    profile: str = "quick",
 ) -> Clause:
-    return Clause(id, sentence, level, frozenset(claims), dtypes, reductions)
+    return Clause(id, sentence, level, frozenset(claims), dtypes, reductions, profile)
 
 
 CLAUSES: tuple[Clause, ...] = (
@@ -80,6 +92,9 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause("value.requires_grad", "The value does not depend on which operands need a gradient."),
     _clause("value.grad_mode", "The value is the same under no_grad and in inference mode."),
+    _clause(
+        "value.default", "Without a reduction named, the result is the mean.", reductions=("mean",)
+    ),
     _clause("gradient.input", "The gradient of input is 2(x - y)·g, over n for a mean."),
     _clause(
         "gradient.target", "The gradient of target is the negative of input's.", "target_gradient"
@@ -153,14 +168,151 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause("layout.value", "The value does not depend on strides, offsets or overlap."),
     _clause("layout.gradient", "The gradient does not depend on strides, offsets or overlap."),
+    _clause("layout.negative", "The value does not depend on the negative bit of a view."),
     _clause("purity.inputs", "No call writes to its operands or around them."),
     _clause("purity.grad_output", "No backward writes to grad_output."),
     _clause("purity.alias", "The result shares no memory with an operand."),
+    _clause(
+        "purity.attributes", "requires_grad, .grad and hooks of the operands stay as they were."
+    ),
     _clause("purity.repeat", "New contents, same addresses and shapes: a new answer."),
     _clause("purity.result", "A later call changes no earlier result or gradient."),
     _clause(
         "purity.state", "Random state, grad mode, dtype, threads and warnings stay as they were."
     ),
+    _clause("autograd.accumulate", "backward() adds to .grad what the gradient is."),
+    _clause(
+        "autograd.retain",
+        "With retain_graph a second backward agrees; without, it raises or agrees.",
+    ),
+    _clause(
+        "autograd.inplace",
+        "After an operand or the result changed in place, backward raises or is right.",
+    ),
+    _clause(
+        "autograd.hooks", "Hooks on operands and result see the gradient, once, and may replace it."
+    ),
+    _clause(
+        "autograd.nonleaf", "Operands may be results or views of other tensors; gradients flow on."
+    ),
+    _clause(
+        "autograd.interleaved", "Several graphs may be alive at once, in any order of backward."
+    ),
+    _clause("autograd.anomaly", "Anomaly mode finds no NaN and changes nothing."),
+    _clause(
+        "autograd.double_backward",
+        "The derivatives of the gradients by the operands are right.",
+        "double_backward",
+    ),
+    _clause(
+        "autograd.grad_output_derivative",
+        "The derivatives of the gradients by grad_output are right.",
+        "double_backward",
+    ),
+    _clause(
+        "autograd.composed",
+        "Second derivatives of L² and of L(x², y) are right.",
+        "double_backward",
+    ),
+    _clause(
+        "autograd.forward",
+        "Forward-mode tangents are right, along either operand and both.",
+        "forward_ad",
+    ),
+    _clause(
+        "transforms.grad", "torch.func.grad gives the gradient, by either operand.", "functorch"
+    ),
+    _clause("transforms.vjp", "torch.func.vjp gives the vjp for any cotangent.", "functorch"),
+    _clause("transforms.jvp", "torch.func.jvp gives the jvp.", "functorch", "forward_ad"),
+    _clause("transforms.jacrev", "torch.func.jacrev gives the Jacobian.", "functorch"),
+    _clause(
+        "transforms.hessian", "jacrev of jacrev gives the Hessian.", "functorch", "double_backward"
+    ),
+    _clause(
+        "transforms.vmap",
+        "vmap gives each sample's loss and gradient, with every in_dims.",
+        "functorch",
+    ),
+    _clause(
+        "transforms.batched_gradient",
+        "is_grads_batched gives the gradient for each cotangent.",
+        "functorch",
+    ),
+    _clause(
+        "transforms.deterministic_mode", "Deterministic mode changes neither result nor gradient."
+    ),
+    _clause(
+        "transforms.autocast",
+        "Under autocast halves are computed in float32, and the loss is float32.",
+        "autocast",
+    ),
+    _clause("transforms.meta", "On meta tensors shapes, dtypes and devices are right.", "compile"),
+    _clause("transforms.fake", "On fake tensors shapes, dtypes and devices are right.", "compile"),
+    _clause(
+        "transforms.compile",
+        "torch.compile takes it as one graph, which gives the value and gradient.",
+        "compile",
+        profile="default",
+    ),
+    _clause(
+        "transforms.compile_dynamic",
+        "One graph with dynamic shapes serves every size.",
+        "compile",
+        profile="default",
+    ),
+    _clause(
+        "transforms.export",
+        "torch.export gives a program with the same value.",
+        "export",
+        profile="default",
+    ),
+    _clause(
+        "transforms.inductor",
+        "torch.compile with inductor gives the value and gradient.",
+        "compile",
+        profile="release",
+    ),
+    _clause("determinism.repeat", "The same call gives the same bits.", "deterministic"),
+    _clause("determinism.threads", "The value is permitted whatever the number of threads."),
+    _clause(
+        "determinism.concurrent", "Calls from several threads at once do not disturb each other."
+    ),
+    _clause("metamorphic.symmetry", "L(x, y) and L(y, x) have the same bits.", "deterministic"),
+    _clause(
+        "metamorphic.scaling",
+        "Operands scaled by a power of two scale the value exactly.",
+        "deterministic",
+        level="should",
+    ),
+    _clause(
+        "metamorphic.negation",
+        "The gradient of target is the negative of input's to the bit.",
+        "deterministic",
+        "target_gradient",
+        level="should",
+    ),
+    _clause("module.value", "The module gives the value.", "module"),
+    _clause("module.mode", "eval() and train() change nothing.", "module"),
+    _clause("module.pickle", "It survives pickle and torch.save.", "module"),
+    _clause("module.deepcopy", "It survives deepcopy.", "module"),
+    _clause(
+        "module.state_dict",
+        "state_dict() loads strictly into another, and calls do not change its keys.",
+        "module",
+    ),
+    _clause(
+        "module.to", "After .to(dtype or device) it computes in its operands' dtype.", "module"
+    ),
+    _clause("module.repr", "Its repr names its class.", "module", level="should"),
+    _clause("module.reduction", "It has its reduction as an attribute.", "module", level="should"),
+    _clause("resources.memory", "Repeated calls leave nothing behind."),
+    _clause("resources.cycle", "Operands and result are freed when they go out of scope."),
+    _clause(
+        "resources.saved", "It saves at most one tensor more than the builtin.", level="should"
+    ),
+    _clause("errors.reduction", "An unknown reduction raises."),
+    _clause("errors.operands", "What is no tensor raises or is right."),
+    _clause("errors.devices", "Operands on different devices raise."),
 )
 
 BY_ID = {clause.id: clause for clause in CLAUSES}

@@ -61,7 +61,7 @@ def conclude(
 ) -> Verdict:
     """The verdict: a row for each clause that matches ``selected``, for each dtype it speaks of."""
     rows = [
-        _row(target, clause, dtype, total)
+        _row(target, clause, dtype, profile, total)
         for clause in CLAUSES
         if fnmatch.fnmatchcase(clause.id, selected)
         for dtype in clause.dtypes
@@ -84,7 +84,9 @@ def conclude(
     )
 
 
-def _row(target: Target, clause: Clause, dtype: str, total: ShardResult) -> ClauseResult:
+def _row(
+    target: Target, clause: Clause, dtype: str, profile: str, total: ShardResult
+) -> ClauseResult:
     row: Row = (clause.id, dtype)
     finding, examples = total.findings.get(row), total.tally.get(row, 0)
     if finding is not None:
@@ -109,5 +111,6 @@ def _row(target: Target, clause: Clause, dtype: str, total: ShardResult) -> Clau
             worst=worst[0] if worst else None,
             case=worst[1].to_json() if worst else None,
         )
-    status = "unavailable" if clause.applies(target, dtype) else "unclaimed"
+    status = "unavailable" if clause.runs_in(profile) else "not_in_profile"
+    status = status if clause.applies(target, dtype) else "unclaimed"
     return ClauseResult(clause.id, clause.level, status, dtype)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.case import FLOAT_DTYPES, INTEGER_DTYPES, Case, Fill, Operand
+from conformance.clauses import PROFILE_ORDER
 from conformance.features import OVERFLOW, SUBNORMAL, features
 from targets import Target
 
@@ -68,7 +69,7 @@ def plan(target: Target, profile: Profile) -> list[Shard]:
     chunks = [-(-n // SHARD) for n in fixed]
     return [
         *(Shard("examples", k) for k in range(chunks[0])),
-        Shard("experiments", 0),
+        *(Shard("experiments", k) for k in range(PROFILE_ORDER.index(profile.name) + 1)),
         *(Shard("pairs", k) for k in range(chunks[1])),
         *(Shard("fuzz", k) for k in range(profile.fuzz_shards)),
         *(Shard("scale", k) for k in range(len(profile.sizes))),

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ import torch
 from conformance.attribution import Finding, attribute
 from conformance.case import Case, cost
 from conformance.checks import ASPECTS, Judgement, judge_observation
-from conformance.clauses import CLAUSES
+from conformance.clauses import CLAUSES, PROFILE_ORDER
 from conformance.experiments import EXPERIMENTS, Bench, run_experiment
 from conformance.features import clause_of, clauses_of, features
 from conformance.minimise import minimise
@@ -153,7 +153,7 @@ def run_shard(session: Session, shard: Shard, profile: Profile) -> ShardResult:
     result = ShardResult(shard.name)
     with _settled():
         if shard.phase == "experiments":
-            _run_experiments(session, result)
+            _run_experiments(session, PROFILE_ORDER[shard.index], result)
         else:
             judge = _Judge(session, result)
             if shard.phase == "fuzz":
@@ -242,29 +242,53 @@ _ALWAYS = (
 )
 
 
-def _run_experiments(session: Session, result: ShardResult) -> None:
+# Families that ask what becomes of a right value and gradient: where these are wrong in a plain
+# call, they have no evidence of their own.
+_DERIVED = ("autograd", "transforms", "determinism", "metamorphic", "resources")
+
+
+def _run_experiments(session: Session, profile: str, result: ShardResult) -> None:
+    """The experiments that ``profile`` adds to those of the profiles before it."""
+
     @functools.cache
     def works(dtype: str) -> bool:
-        return not session.run(plain(dtype, session.target.reductions[0])).deviations
+        plain_cases = (plain(dtype, reduction) for reduction in session.target.reductions)
+        cases = (case for whole in plain_cases for case in within(session.target, whole))
+        return not any(session.run(case).deviations for case in cases)
 
     for clause in CLAUSES:
+        if clause.id not in EXPERIMENTS or clause.profile != profile:
+            continue
         for dtype in session.target.dtypes:
-            if clause.id not in EXPERIMENTS or not clause.applies(session.target, dtype):
-                continue
             text = f"experiment {clause.id} {dtype}"
             if not session.wants(clause.id) or text in session.skip:
                 continue
-            if session.box is not None:
-                session.box.enter(text)
-            bench = Bench(session.target, dtype, session.device, session.seed)
-            messages, error = run_experiment(clause.id, bench)
-            if session.box is not None:
-                session.box.leave()
-            if error and not works(dtype):
-                continue  # no evidence: other clauses say that it raises
-            result.count((clause.id, dtype))
-            for message in (*messages, *([f"raised {error}"] if error else []))[:1]:
-                result.add(Finding(clause.id, dtype, message, None, clause.id))
+            if not clause.applies(session.target, dtype):
+                continue
+            if clause.family in _DERIVED and not works(dtype):
+                continue
+            _run_experiment(session, clause.id, dtype, text, works, result)
+
+
+def _run_experiment(
+    session: Session,
+    clause: str,
+    dtype: str,
+    text: str,
+    works: Callable[[str], bool],
+    result: ShardResult,
+) -> None:
+    if session.box is not None:
+        session.box.enter(text)
+    bench = Bench(session.target, dtype, session.device, session.seed)
+    messages, error = run_experiment(clause, bench)
+    if session.box is not None:
+        session.box.leave()
+    if error and not works(dtype):
+        return  # no evidence: other clauses say that it raises
+    result.count((clause, dtype))
+    for message in (*messages, *([f"raised {error}"] if error else [])):
+        result.add(Finding(clause, dtype, message, None, clause))
 
 
 def _fuzz(session: Session, shard: Shard, profile: Profile, judge: _Judge) -> None:

@@ -10,7 +10,8 @@ With d = x − y over the broadcast shape, n its number of elements, and g the `
     none: L = d²          sum: L = Σ d²         mean: L = (Σ d²) / n
     gᵀ ∂L/∂x = 2·d·g      2·d·g                 2·d·g / n            and ∂L/∂y = −∂L/∂x,
 
-summed over the dimensions along which x (or y) was broadcast.
+summed over the dimensions along which x (or y) was broadcast. Tangents and second derivatives,
+whose order of operations is free, are judged by :mod:`reference.bounds`.
 """
 
 from __future__ import annotations
@@ -63,6 +64,30 @@ def vjp_orders(d: Any, g: Any, reduction: str, ratio: Ratio, n: int | None = Non
     yield 2 * ((g / n) * d)  # mean, then d·d
     yield ((2 * d) * g) / n  # as textbooks write it
     yield ((2 * d) / n) * g
+
+
+def jvp(d: Any, t: Any, reduction: str) -> Any:
+    """∂L/∂x·t_x + ∂L/∂y·t_y, where ``d`` is x − y and ``t`` is t_x − t_y, of one shape.
+
+    Shape: that of d for ``none``, else 0-d. Clauses ``autograd.forward``, ``transforms.jvp``.
+    """
+    v = 2 * d * t
+    if reduction == "none":
+        return v
+    return v.sum() if reduction == "sum" else v.sum() / max(math.prod(v.shape), 1)
+
+
+def second_vjp(d: Any, g: Any, w: Any, reduction: str) -> tuple[Any, Any]:
+    """The vjp of the gradient: what ``w``, a cotangent of ∂L/∂x, gives for x and for ``g``.
+
+    The gradient 2·d·g/n is linear in d and in g, so these are 2·w·g/n, with d's shape, and the jvp
+    along w. A cotangent of ∂L/∂y counts negative, and what y receives is the negative of what x
+    does. Clause ``autograd.double_backward``.
+    """
+    v = 2 * w * g
+    if reduction == "mean":
+        v = v / max(math.prod(d.shape), 1)
+    return v, jvp(d, w, reduction)
 
 
 def unbroadcast(v: Any, shape: tuple[int, ...]) -> Any:

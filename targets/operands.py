@@ -37,6 +37,6 @@ def prepare(input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, to
     broadcast: Any = torch.broadcast_tensors  # untyped in torch
     x, y = broadcast(input, target)
     half = dtype in (torch.float16, torch.bfloat16)
-    if half and torch.is_autocast_enabled(x.device.type):
+    if half and x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
         dtype = torch.float32
     return x.to(dtype), y.to(dtype)

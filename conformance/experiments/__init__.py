@@ -1,0 +1,42 @@
+"""Clauses that need several calls, or calls that must fail: small experiments of their own.
+
+Each is a function of a :class:`~conformance.experiments.bench.Bench` that yields a message for
+every deviation it meets, in the file of its clause's family. Adding one is one function with the
+decorator's clause id.
+"""
+
+from conformance.experiments import (
+    autograd,
+    broadcasting,
+    determinism,
+    dtypes,
+    errors,
+    layout,
+    metamorphic,
+    modes,
+    module,
+    purity,
+    resources,
+    transforms,
+    values,
+)
+from conformance.experiments.bench import EXPERIMENTS, Bench, run_experiment
+
+__all__ = [
+    "EXPERIMENTS",
+    "Bench",
+    "autograd",
+    "broadcasting",
+    "determinism",
+    "dtypes",
+    "errors",
+    "layout",
+    "metamorphic",
+    "modes",
+    "module",
+    "purity",
+    "resources",
+    "run_experiment",
+    "transforms",
+    "values",
+]

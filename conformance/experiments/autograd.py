@@ -1,0 +1,349 @@
+"""Experiments on the autograd protocol: graphs, hooks, second derivatives and forward mode.
+
+Protocols are compared with what the same target gives in a plain call, so that a wrong gradient is
+told once, by ``gradient.*``; derivatives are compared with the reference's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.autograd.forward_ad as fwad
+
+from conformance.experiments.bench import Bench, Messages, close, experiment
+from reference import mse
+from reference.formats import Floats
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+def _operands(bench: Bench, first: int = 1) -> Tensors:
+    """Leaves that need a gradient; the target needs one where the target of judgement claims it."""
+    x = bench.tensor((5,), first).requires_grad_()
+    y = bench.tensor((5,), first + 1)
+    return x, y.requires_grad_(bench.claims("target_gradient"))
+
+
+def _gradients(bench: Bench, x: torch.Tensor, y: torch.Tensor, reduction: str) -> Tensors:
+    """The gradients in a plain call, of whichever operand needs one."""
+    leaves = [t.detach().clone().requires_grad_(t.requires_grad) for t in (x, y)]
+    needing = [t for t in leaves if t.requires_grad]
+    result = bench.loss(leaves[0], leaves[1], reduction)
+    return torch.autograd.grad(result, needing, torch.ones_like(result))
+
+
+def _differ(got: tuple[torch.Tensor | None, ...], wanted: Tensors) -> str | None:
+    """``input`` or ``target``: whose gradient is not as in the plain call."""
+    for name, one, other in zip(("input", "target"), got, wanted, strict=False):
+        if one is None or one.shape != other.shape or not close(one, other):
+            return name
+    return None
+
+
+@experiment("autograd.accumulate")
+def _accumulate(bench: Bench) -> Messages:
+    for reduction in bench.reductions:
+        x, y = _operands(bench)
+        wanted = _gradients(bench, x, y, reduction)
+        for operand, gradient in zip((x, y), wanted, strict=False):
+            operand.grad = gradient.clone()
+        result = bench.loss(x, y, reduction)
+        result.backward(torch.ones_like(result))
+        name = _differ((x.grad, y.grad), tuple(2 * g for g in wanted))
+        if name:
+            yield f"backward() did not add to .grad of {name} what the gradient is ({reduction})"
+
+
+@experiment("autograd.retain")
+def _retain(bench: Bench) -> Messages:
+    for reduction in bench.reductions:
+        x, y = _operands(bench)
+        needing = [t for t in (x, y) if t.requires_grad]
+        result = bench.loss(x, y, reduction)
+        g = torch.ones_like(result)
+        first = torch.autograd.grad(result, needing, g, retain_graph=True)
+        second = torch.autograd.grad(result, needing, g, retain_graph=True)
+        name = _differ(second, first)
+        if name:
+            yield f"the second backward gave another gradient of {name} ({reduction})"
+        torch.autograd.grad(result, needing, g)
+        try:
+            again = torch.autograd.grad(result, needing, g)
+        except RuntimeError:
+            continue
+        name = _differ(again, first)
+        if name:
+            yield f"backward through a freed graph gave a wrong gradient of {name} ({reduction})"
+
+
+@experiment("autograd.inplace")
+def _inplace(bench: Bench) -> Messages:
+    """A change of an operand (by a factor, through a view or ``fill_``) before its backward."""
+    for reduction in bench.reductions:
+        for changed in (0, 1):
+            x, y = _operands(bench)
+            wanted = _gradients(bench, x, y, reduction)
+            # Not leaves: those that need a gradient may not be changed at all.
+            a, b = x.clone(), y.clone()
+            result = bench.loss(a, b, reduction)
+            with torch.no_grad():
+                (a, b)[changed].mul_(3)
+            name = _or_raises(result, (x, y), wanted)
+            if name:
+                which = ("input", "target")[changed]
+                text = f"after {which}.mul_(3) the gradient of {name} is silently wrong"
+                yield f"{text} ({reduction})"
+        x, y = _operands(bench)
+        wanted = _gradients(bench, x, y, reduction)
+        result = bench.loss(x, y, reduction)
+        try:
+            result = result.mul_(2)
+        except RuntimeError:
+            continue
+        name = _or_raises(result, (x, y), tuple(2 * g for g in wanted))
+        if name:
+            yield f"after result.mul_(2) the gradient of {name} is silently wrong ({reduction})"
+
+
+def _or_raises(result: torch.Tensor, operands: Tensors, wanted: Tensors) -> str | None:
+    needing = [t for t in operands if t.requires_grad]
+    try:
+        got = torch.autograd.grad(result, needing, torch.ones_like(result))
+    except RuntimeError:
+        return None
+    return _differ(got, wanted)
+
+
+@experiment("autograd.hooks")
+def _hooks(bench: Bench) -> Messages:
+    """A hook on the result doubles grad_output, one on input sees its gradient and negates it."""
+    for reduction in bench.reductions:
+        x, y = _operands(bench)
+        wanted = tuple(2 * g for g in _gradients(bench, x, y, reduction))
+        seen: list[torch.Tensor] = []
+        a, b = x.clone(), y.clone()
+
+        def negate(g: torch.Tensor, seen: list[torch.Tensor] = seen) -> torch.Tensor:
+            seen.append(g.clone())
+            return -g
+
+        on_input: Any = a.register_hook  # untyped in torch
+        on_input(negate)
+        result = bench.loss(a, b, reduction)
+        result.register_hook(lambda g: 2 * g)
+        needing = [t for t in (x, y) if t.requires_grad]
+        got = torch.autograd.grad(result, needing, torch.ones_like(result))
+        if len(seen) != 1 or _differ((seen[0],), wanted):
+            yield f"a hook on input saw {len(seen)} gradients, or a wrong one ({reduction})"
+        name = _differ(got, (-wanted[0], *wanted[1:]))
+        if name:
+            yield f"hooks on result and input were not honoured for {name} ({reduction})"
+
+
+@experiment("autograd.nonleaf")
+def _nonleaf(bench: Bench) -> Messages:
+    """Operands that are products, and views of other tensors."""
+    for reduction in bench.reductions:
+        x, y = _operands(bench)
+        wanted = _gradients(bench, 2 * x.detach().requires_grad_(), y, reduction)
+        needing = [t for t in (x, y) if t.requires_grad]
+        result = bench.loss(2 * x, y, reduction)
+        got = torch.autograd.grad(result, needing, torch.ones_like(result))
+        name = _differ(got, (2 * wanted[0], *wanted[1:]))
+        if name:
+            yield f"the gradient of {name} is wrong where input is 2·x ({reduction})"
+        base = bench.tensor((3, 7), 9).requires_grad_()
+        view = base[1, 1:6]
+        wanted = _gradients(bench, view, y, reduction)
+        result = bench.loss(view, y, reduction)
+        (got_base,) = torch.autograd.grad(result, base, torch.ones_like(result))
+        expected = torch.zeros_like(base)
+        expected[1, 1:6] = wanted[0]
+        if _differ((got_base,), (expected,)):
+            yield f"the gradient is wrong where input is a view of a larger tensor ({reduction})"
+
+
+@experiment("autograd.interleaved")
+def _interleaved(bench: Bench) -> Messages:
+    """Three graphs alive at once on equal shapes; backward in another order than forward."""
+    for reduction in bench.reductions:
+        pairs = [_operands(bench, 10 * k) for k in range(3)]
+        wanted = [_gradients(bench, x, y, reduction) for x, y in pairs]
+        results = [bench.loss(x, y, reduction) for x, y in pairs]
+        for k in (1, 0, 2):
+            needing = [t for t in pairs[k] if t.requires_grad]
+            got = torch.autograd.grad(results[k], needing, torch.ones_like(results[k]))
+            name = _differ(got, wanted[k])
+            if name:
+                yield f"with three graphs alive the gradient of {name} is another's ({reduction})"
+
+
+@experiment("autograd.anomaly")
+def _anomaly(bench: Bench) -> Messages:
+    """Equal and unequal elements, since a masked NaN is most likely where d is 0."""
+    for reduction in bench.reductions:
+        x, y = _operands(bench)
+        with torch.no_grad():
+            y[:2] = x[:2]
+        wanted = _gradients(bench, x, y, reduction)
+        needing = [t for t in (x, y) if t.requires_grad]
+        with torch.autograd.detect_anomaly(check_nan=True):
+            result = bench.loss(x, y, reduction)
+            got = torch.autograd.grad(result, needing, torch.ones_like(result))
+        name = _differ(got, wanted)
+        if name:
+            yield f"in anomaly mode the gradient of {name} is another one ({reduction})"
+
+
+# -- derivatives against the reference ---------------------------------------------------------
+
+
+@experiment("autograd.double_backward")
+def _double_backward(bench: Bench) -> Messages:
+    for reduction in bench.reductions:
+        for shapes in _shapes(bench):
+            yield from _second(bench, reduction, shapes, "operands")
+
+
+@experiment("autograd.grad_output_derivative")
+def _grad_output_derivative(bench: Bench) -> Messages:
+    for reduction in bench.reductions:
+        for shapes in _shapes(bench):
+            yield from _second(bench, reduction, shapes, "grad_output")
+
+
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def _shapes(bench: Bench) -> list[Shapes]:
+    plain: list[Shapes] = [((2, 3), (2, 3)), ((), ())]
+    return [*plain, ((2, 1), (3,)), ((3,), (2, 3))] if bench.claims("broadcast") else plain
+
+
+def _values(bench: Bench, shapes: Shapes) -> tuple[Floats, Floats]:
+    """Operands with equal elements among them: there a second derivative is wrong most easily."""
+    x, y = bench.eighths(shapes[0], 1), bench.eighths(shapes[1], 2)
+    if shapes[0] == shapes[1] and y.size > 1:
+        y.flat[0] = x.flat[0]
+    return x, y
+
+
+def _second(bench: Bench, reduction: str, shapes: Shapes, wanted: str) -> Messages:
+    """Differentiate the gradients of input and target, each along a random cotangent."""
+    x, y = _values(bench, shapes)
+    d = x - y
+    g = bench.eighths(d.shape if reduction == "none" else (), 3)
+    names = ("input", "target") if bench.claims("target_gradient") else ("input",)
+    for k, name in enumerate(names):
+        leaves = bench.made(x, needs=True), bench.made(y, needs=len(names) == 2)
+        grad_output = bench.made(g, needs=True)
+        w = bench.eighths(shapes[k], 4 + k)
+        result = bench.loss(*leaves, reduction)
+        (gradient,) = torch.autograd.grad(result, leaves[k], grad_output, create_graph=True)
+        if not gradient.requires_grad:
+            yield f"the gradient of {name} is detached: it has no second derivative ({reduction})"
+            return
+        over = [*leaves[: len(names)], grad_output]
+        second = torch.autograd.grad(gradient, over, bench.made(w), allow_unused=True)
+        sign = -1 if k else 1
+        spread = np.broadcast_to(w, d.shape)
+        exact = mse.second_vjp(d, g, sign * spread, reduction)
+        bound = mse.second_vjp(_magnitude(x, y), abs(g), abs(spread), reduction)
+        if wanted == "grad_output":
+            text = f"∂/∂grad_output of the gradient of {name} ({reduction})"
+            yield from bench.deviation(text, second[-1], exact[1], bound[1], d.size)
+            continue
+        for j, (operand, got) in enumerate(zip(names, second, strict=False)):
+            value = mse.unbroadcast((-1 if j else 1) * exact[0], shapes[j])
+            size = mse.unbroadcast(bound[0], shapes[j])
+            text = f"∂/∂{operand} of the gradient of {name} ({reduction}, {shapes})"
+            yield from bench.deviation(text, got, value, size, d.size)
+
+
+def _magnitude(x: Floats, y: Floats) -> Floats:
+    """|d|: exact in every format, as the elements are multiples of 1/8."""
+    return np.asarray(abs(x - y))
+
+
+@experiment("autograd.composed")
+def _composed(bench: Bench) -> Messages:
+    """Second derivatives where grad_output and the operands depend on what is differentiated."""
+    x, y = _values(bench, ((5,), (5,)))
+    w = bench.eighths((5,), 6)
+    for reduction in bench.reductions:
+        yield from _loss_squared(bench, reduction, x, y, w)
+        yield from _of_square(bench, reduction, x / 2, y, w)
+
+
+def _loss_squared(bench: Bench, reduction: str, x: Floats, y: Floats, w: Floats) -> Messages:
+    """The Hessian of Σ L² times w is 2·B(d, t) + B(w, 2·L), with B(a, b) the vjp and t its jvp."""
+
+    def hessian_product(d: Floats, w: Floats) -> Floats:
+        value = mse.loss(d, np.zeros_like(d), reduction)
+        tangent = mse.jvp(d, w, reduction)
+        through = mse.second_vjp(d, 2 * tangent, d, reduction)[0]  # 2·t·∂L/∂x
+        return np.asarray(through + mse.second_vjp(d, 2 * value, w, reduction)[0])
+
+    a, b = bench.made(x, needs=True), bench.made(y)
+    total = bench.loss(a, b, reduction).square().sum()
+    (gradient,) = torch.autograd.grad(total, a, create_graph=True)
+    (got,) = torch.autograd.grad(gradient, a, bench.made(w), allow_unused=True)
+    text = f"the second derivative of Σ L² along a vector ({reduction})"
+    d = x - y
+    exact, bound = hessian_product(d, w), hessian_product(abs(d), abs(w))
+    yield from bench.deviation(text, got, exact, 2 * bound, d.size)
+
+
+def _of_square(bench: Bench, reduction: str, x: Floats, y: Floats, w: Floats) -> Messages:
+    """The Hessian of Σ L(x², y) times w is (8x² + 4(x² − y))·w, over n for a mean."""
+    n = x.size if reduction == "mean" else 1
+    a, b = bench.made(x, needs=True), bench.made(y)
+    (gradient,) = torch.autograd.grad(
+        bench.loss(a.square(), b, reduction).sum(), a, create_graph=True
+    )
+    (got,) = torch.autograd.grad(gradient, a, bench.made(w), allow_unused=True)
+    exact = (8 * x * x + 4 * (x * x - y)) * w / n
+    bound = (12 * x * x + 4 * abs(y)) * abs(w) / n
+    text = f"the second derivative of L(x², y) along a vector ({reduction})"
+    yield from bench.deviation(text, got, exact, bound, x.size)
+
+
+@experiment("autograd.forward")
+def _forward(bench: Bench) -> Messages:
+    """Tangents of input, of target and of both, in forward mode."""
+    for reduction in bench.reductions:
+        for shapes in _shapes(bench):
+            x, y = _values(bench, shapes)
+            tangents = bench.eighths(shapes[0], 4), bench.eighths(shapes[1], 5)
+            for along in ((True, False), (False, True), (True, True)):
+                yield from _tangent(bench, reduction, (x, y), tangents, along)
+
+
+def _tangent(
+    bench: Bench,
+    reduction: str,
+    values: tuple[Floats, Floats],
+    tangents: tuple[Floats, Floats],
+    along: tuple[bool, bool],
+) -> Messages:
+    x, y = values
+    d = x - y
+    t_x, t_y = (t if used else np.zeros_like(t) for t, used in zip(tangents, along, strict=True))
+    forward: Any = fwad  # untyped in torch
+    with forward.dual_level():
+        duals = [
+            forward.make_dual(bench.made(v), bench.made(t)) if used else bench.made(v)
+            for v, t, used in zip(values, tangents, along, strict=True)
+        ]
+        result = bench.loss(duals[0], duals[1], reduction)
+        got = forward.unpack_dual(result).tangent
+    names = " and ".join(n for n, used in zip(("input", "target"), along, strict=True) if used)
+    what = f"the tangent along {names} ({reduction}, {x.shape} and {y.shape})"
+    if got is None:
+        yield f"{what} is missing"
+        return
+    exact = np.asarray(mse.jvp(d, t_x - t_y, reduction))
+    bound = np.asarray(mse.jvp(abs(d), abs(t_x) + abs(t_y), reduction))
+    yield from bench.deviation(what, got, exact, bound, d.size)

@@ -1,0 +1,31 @@
+"""Experiments on broadcasting: what must raise, and what should warn."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+
+from conformance.experiments.bench import Bench, Messages, brief, experiment
+
+
+@experiment("broadcasting.error")
+def _broadcasting_error(bench: Bench) -> Messages:
+    pairs = [((3,), (4,)), ((2, 3), (3, 2)), ((6,), (2, 3)), ((2, 3), (2, 1, 2)), ((0,), (2,))]
+    for (x, y), reduction in itertools.product(pairs, bench.reductions):
+        if 0 in x and "empty" not in bench.target.claims:
+            continue
+        try:
+            result = bench.loss(bench.tensor(x, 1), bench.tensor(y, 2), reduction)
+        except Exception:
+            continue
+        yield f"shapes {x} and {y} ({reduction}) gave {brief(result)} instead of an error"
+
+
+@experiment("broadcasting.warning")
+def _broadcasting_warning(bench: Bench) -> Messages:
+    x, y = bench.tensor((4, 3), 1), bench.tensor((3,), 2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        bench.loss(x, y, bench.reductions[0])
+    if not any(issubclass(w.category, UserWarning) for w in caught):
+        yield "sizes (4, 3) and (3,) gave no UserWarning"

@@ -1,0 +1,98 @@
+"""Experiments on determinism: repeats, numbers of threads, calls at once."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import sys
+import threading
+
+import torch
+from torch import Tensor
+
+from conformance.case import Case
+from conformance.experiments.bench import Bench, Messages, experiment, is_permitted, same_bits
+from conformance.plans import derive, plain, reseeded, with_shapes
+from conformance.tensors import make
+
+CALLERS, CALLS = 4, 6
+
+
+def _case(bench: Bench, reduction: str, n: int, salt: object = 0) -> Case:
+    case = with_shapes(plain(bench.dtype, reduction), (n,), (n,))
+    return reseeded(case, derive(bench.seed, salt))
+
+
+def _operands(bench: Bench, case: Case) -> tuple[Tensor, Tensor]:
+    return make(case.input, bench.device, True).tensor, make(case.target, bench.device).tensor
+
+
+@experiment("determinism.repeat")
+def _repeat(bench: Bench) -> Messages:
+    """The same tensors, five times, small and beyond what one thread or block works on."""
+    for reduction in bench.reductions:
+        for n in (7, 4099, 40_009):
+            x, y = _operands(bench, _case(bench, reduction, n))
+            results = []
+            for _ in range(5 if n < 10_000 else 3):
+                result = bench.loss(x, y, reduction)
+                gradient = torch.autograd.grad(result, x, torch.ones_like(result))[0]
+                results.append((result, gradient))
+            first, *others = results
+            for what, k in (("result", 0), ("gradient", 1)):
+                if any(not same_bits(first[k], other[k]) for other in others):
+                    yield f"the {what} has other bits on a repeat ({reduction}, n = {n})"
+
+
+@experiment("determinism.threads")
+def _threads(bench: Bench) -> Messages:
+    """Large enough for torch to share the work out, which it does from 32,768 elements on."""
+    before = torch.get_num_threads()
+    for reduction in bench.reductions:
+        case = _case(bench, reduction, 40_009)
+        x, y = _operands(bench, case)
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            try:
+                result = bench.loss(x, y, reduction)
+            finally:
+                torch.set_num_threads(before)
+            if not is_permitted(case, result):
+                yield f"with {threads} threads the result is not permitted ({reduction})"
+
+
+@experiment("determinism.concurrent")
+def _concurrent(bench: Bench) -> Messages:
+    """Several Python threads at once, each on its own data; they switch often."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for reduction in bench.reductions:
+            start = threading.Barrier(CALLERS)
+            with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
+                wrong = list(
+                    pool.map(lambda k: _one_caller(bench, reduction, start, k), range(CALLERS))  # noqa: B023
+                )
+            if any(wrong):
+                yield (
+                    f"called from {CALLERS} threads at once, {sum(wrong)} of {CALLERS * CALLS} "
+                    f"results or gradients are wrong ({reduction})"
+                )
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def _one_caller(bench: Bench, reduction: str, start: threading.Barrier, k: int) -> int:
+    """How many of one thread's calls are not what the same call gives alone."""
+    case = _case(bench, reduction, 33, k)
+    x, y = _operands(bench, case)
+    start.wait()
+    wrong = 0
+    for _ in range(CALLS):
+        result = bench.loss(x, y, reduction)
+        (gradient,) = torch.autograd.grad(result, x, torch.ones_like(result))
+        exact = 2 * (x.detach().double() - y.double())
+        exact = exact / 33 if reduction == "mean" else exact
+        few = 8 * torch.finfo(x.dtype).eps
+        right = torch.allclose(gradient.double(), exact, rtol=few, atol=0.0)
+        wrong += not (right and is_permitted(case, result))
+    return wrong

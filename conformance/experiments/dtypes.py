@@ -1,0 +1,42 @@
+"""Experiments on dtypes: 0-d promotion, and pairs that the builtin refuses."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import torch
+
+from conformance.experiments.bench import Bench, Messages, brief, experiment
+
+
+@experiment("dtypes.scalar")
+def _dtypes_scalar(bench: Bench) -> Messages:
+    if "float32" not in bench.target.dtypes:
+        return
+    for x, y in (((), (3,)), ((3,), ())):
+        kinds = ("float64", "float32") if x == () else ("float32", "float64")
+        a, b = bench.tensor(x, 1, kinds[0]), bench.tensor(y, 2, kinds[1])
+        result = bench.loss(a, b, bench.reductions[0])
+        if getattr(result, "dtype", None) != torch.float64:
+            yield f"{kinds[0]}{list(x)} with {kinds[1]}{list(y)} gave {brief(result)}, not float64"
+
+
+@experiment("dtypes.unsupported")
+def _dtypes_unsupported(bench: Bench) -> Messages:
+    """Pairs that the builtin refuses: raise, or be exactly right in a dtype that can hold it."""
+    kinds = [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64]
+    a, b = [1, 0, 1, 1], [0, 1, 1, 3]
+    for kind, reduction in itertools.product(kinds, bench.reductions):
+        x = torch.tensor(a, device=bench.device).to(kind)
+        y = torch.tensor(b, device=bench.device).to(kind)
+        if kind.is_complex:
+            x = x * 1j
+        try:
+            result = bench.loss(x, y, reduction)
+        except Exception:
+            continue
+        exact = (np.asarray(x.cpu().numpy()) * 1.0 - y.cpu().numpy()) ** 2
+        wanted = {"none": exact, "sum": exact.sum(), "mean": exact.mean()}[reduction]
+        if not isinstance(result, torch.Tensor) or not np.array_equal(result.cpu().numpy(), wanted):
+            yield f"two {kind} operands ({reduction}) gave {brief(result)}: wrong, and no error"

@@ -1,0 +1,218 @@
+"""Experiments on modes: autocast, compilation, export, tensors without data, deterministic mode."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conformance.case import Case
+from conformance.experiments.bench import Bench, Messages, brief, close, experiment, is_permitted
+from conformance.plans import plain, with_shapes
+from conformance.tensors import DTYPES, make
+
+Graph = Callable[..., Any]
+
+
+def _case(bench: Bench, reduction: str, shape: tuple[int, ...] = (5,)) -> Case:
+    return with_shapes(plain(bench.dtype, reduction), shape, shape)
+
+
+def _operands(bench: Bench, case: Case, *, needs: bool = False) -> tuple[Tensor, Tensor]:
+    x = make(case.input, bench.device, needs).tensor
+    return x, make(case.target, bench.device).tensor
+
+
+@experiment("transforms.deterministic_mode")
+def _deterministic_mode(bench: Bench) -> Messages:
+    """``use_deterministic_algorithms(True)``: poison for what a kernel forgets to write, too."""
+    before = torch.are_deterministic_algorithms_enabled()
+    for reduction in bench.reductions:
+        case = _case(bench, reduction)
+        x, y = _operands(bench, case, needs=True)
+        plainly = _with_gradient(bench.loss(x, y, reduction), x)
+        torch.use_deterministic_algorithms(True)
+        try:
+            got = _with_gradient(bench.loss(x, y, reduction), x)
+        finally:
+            torch.use_deterministic_algorithms(before)
+        if not all(map(close, got, plainly)):
+            yield f"in deterministic mode the result or its gradient is another one ({reduction})"
+
+
+def _with_gradient(result: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    (gradient,) = torch.autograd.grad(result, x, torch.ones_like(result))
+    return result, gradient
+
+
+AUTOCAST = {"cpu": (torch.bfloat16, torch.float16), "cuda": (torch.float16, torch.bfloat16)}
+
+
+@experiment("transforms.autocast")
+def _autocast(bench: Bench) -> Messages:
+    """The loss of halves is float32, as if they had been cast; gradients keep their own dtype."""
+    kind = torch.device(bench.device).type
+    wide = torch.promote_types(DTYPES[bench.dtype], torch.float32)
+    for reduction in bench.reductions:
+        case = _case(bench, reduction)
+        x, y = _operands(bench, case, needs=True)
+        wanted = bench.loss(x.detach().to(wide), y.to(wide), reduction)
+        for dtype in AUTOCAST.get(kind, (torch.bfloat16,)):
+            with torch.autocast(kind, dtype=dtype):
+                got = bench.loss(x, y, reduction)
+            mode = f"under autocast to {str(dtype).removeprefix('torch.')} ({reduction})"
+            if got.dtype != wide:
+                yield f"{mode} the result is {brief(got)}, not {str(wide).removeprefix('torch.')}"
+            elif not close(got, wanted):
+                yield f"{mode} the result is {brief(got)}, in float32 it is {brief(wanted)}"
+            else:
+                _, gradient = _with_gradient(got, x)
+                if gradient.dtype != x.dtype:
+                    yield f"{mode} the gradient is {brief(gradient)}, not {bench.dtype}"
+
+
+# -- compilation -------------------------------------------------------------------------------
+
+
+class Backend:
+    """A backend of ``torch.compile`` that counts how often a compiled graph really runs.
+
+    Past its recompile limit Dynamo runs the code eagerly without a word, and a target that it
+    cannot trace would then pass by its eager results.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.graphs, self.runs = name, 0, 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Graph:
+        lookup: Any = torch._dynamo.backends.registry.lookup_backend
+        compiled = lookup(self.name)(graph, inputs)
+        self.graphs += 1
+
+        def counted(*arguments: Any) -> Any:
+            self.runs += 1
+            return compiled(*arguments)
+
+        return counted
+
+
+@contextlib.contextmanager
+def _fresh_dynamo() -> Iterator[None]:
+    """No compiled code of an earlier experiment, nor its count against the limit."""
+    import torch._dynamo  # apart: it takes a second to import
+
+    torch._dynamo.reset()
+    try:
+        yield
+    finally:
+        torch._dynamo.reset()
+
+
+def _function(bench: Bench, reduction: str) -> Callable[[Tensor, Tensor], Tensor]:
+    loss = bench.target.loss
+
+    def function(x: Tensor, y: Tensor) -> Tensor:
+        result: Tensor = loss(x, y, reduction=reduction)
+        return result
+
+    return function
+
+
+def _compiled(bench: Bench, backend: str, sizes: Sequence[int], dynamic: bool) -> Messages:
+    """The compiled loss and its gradient at each size: permitted, and from a compiled graph."""
+    for reduction in bench.reductions:
+        with _fresh_dynamo():
+            counter = Backend(backend)
+            function = torch.compile(
+                _function(bench, reduction), backend=counter, fullgraph=True, dynamic=dynamic
+            )
+            for runs, n in enumerate(sizes, 1):
+                case = _case(bench, reduction, (n,))
+                x, y = _operands(bench, case, needs=True)
+                got = function(x, y)
+                text = f"compiled by {backend} ({reduction}, n = {n})"
+                if counter.runs < runs:
+                    yield f"{text} the loss ran eagerly"
+                if not is_permitted(case, got):
+                    yield f"{text} the result is {brief(got)}"
+                eager = _with_gradient(bench.loss(x, y, reduction), x)[1]
+                if not close(_with_gradient(got, x)[1], eager):
+                    yield f"{text} the gradient is not the one that it has eagerly"
+            if dynamic and counter.graphs > 2:
+                yield f"{counter.graphs} graphs were compiled for {len(sizes)} sizes ({reduction})"
+
+
+@experiment("transforms.compile")
+def _compile(bench: Bench) -> Messages:
+    yield from _compiled(bench, "aot_eager", (5, 5), dynamic=False)
+
+
+@experiment("transforms.compile_dynamic")
+def _compile_dynamic(bench: Bench) -> Messages:
+    yield from _compiled(bench, "aot_eager", (5, 8, 17), dynamic=True)
+
+
+@experiment("transforms.inductor")
+def _inductor(bench: Bench) -> Messages:
+    yield from _compiled(bench, "inductor", (5, 1023), dynamic=False)
+
+
+@experiment("transforms.export")
+def _export(bench: Bench) -> Messages:
+    """The exported program, run on other values, and saved shapes kept dynamic."""
+    for reduction in bench.reductions:
+        case = _case(bench, reduction)
+        module = _Exported(_function(bench, reduction))
+        with _fresh_dynamo():
+            first = bench.tensor((5,), 7), bench.tensor((5,), 8)
+            program = torch.export.export(module, first)
+        got = program.module()(*_operands(bench, case))
+        if not is_permitted(case, got):
+            yield f"the exported loss gives {brief(got)} ({reduction})"
+
+
+class _Exported(torch.nn.Module):
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.function(x, y)
+
+
+# -- tensors without data ----------------------------------------------------------------------
+
+
+@experiment("transforms.meta")
+def _meta(bench: Bench) -> Messages:
+    for reduction in bench.reductions:
+        x, y = (t.to("meta") for t in _operands(bench, _case(bench, reduction, (2, 3))))
+        yield from _abstract(bench, "meta", x.requires_grad_(), y, reduction)
+
+
+@experiment("transforms.fake")
+def _fake(bench: Bench) -> Messages:
+    from torch._subclasses.fake_tensor import FakeTensorMode  # apart: slow to import
+
+    for reduction in bench.reductions:
+        with FakeTensorMode() as mode:
+            x, y = (mode.from_tensor(t) for t in _operands(bench, _case(bench, reduction, (2, 3))))
+            yield from _abstract(bench, "fake", x.requires_grad_(), y, reduction)
+
+
+def _abstract(bench: Bench, kind: str, x: Tensor, y: Tensor, reduction: str) -> Messages:
+    """Shape, dtype and device of the result and of its gradient, without any data."""
+    result = bench.loss(x, y, reduction)
+    (gradient,) = torch.autograd.grad(result, x, torch.ones_like(result))
+    shape = x.shape if reduction == "none" else ()
+    if result.shape != shape or result.dtype != x.dtype or result.device != x.device:
+        yield f"on {kind} tensors the result is {_described(result)} ({reduction})"
+    if gradient.shape != x.shape or gradient.dtype != x.dtype or gradient.device != x.device:
+        yield f"on {kind} tensors the gradient is {_described(gradient)} ({reduction})"
+
+
+def _described(t: Tensor) -> str:
+    return f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)} on {t.device}"

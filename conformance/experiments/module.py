@@ -1,0 +1,110 @@
+"""Experiments on targets that are an ``nn.Module``: what every module can do."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from typing import Any
+
+import torch
+from torch import nn
+
+from conformance.experiments.bench import Bench, Messages, brief, experiment, is_permitted
+from conformance.plans import plain
+from conformance.tensors import make
+
+
+def _made(bench: Bench, reduction: str) -> nn.Module:
+    assert bench.target.module is not None, "a target that claims module has one"
+    made: nn.Module = bench.target.module(reduction=reduction)
+    return made
+
+
+def _wrong(bench: Bench, module: Any, reduction: str) -> str | None:
+    """What ``module`` gives for a plain case, where that is not permitted."""
+    case = plain(bench.dtype, reduction)
+    x, y = make(case.input, bench.device).tensor, make(case.target, bench.device).tensor
+    result = module(x, y)
+    return None if is_permitted(case, result) else brief(result)
+
+
+def _each(bench: Bench, what: str, change: Any) -> Messages:
+    """A message for each reduction whose module, once changed, is no longer right."""
+    for reduction in bench.reductions:
+        wrong = _wrong(bench, change(_made(bench, reduction)), reduction)
+        if wrong:
+            yield f"{what} gives {wrong} ({reduction})"
+
+
+@experiment("module.value")
+def _value(bench: Bench) -> Messages:
+    for reduction in bench.reductions:
+        if not isinstance(_made(bench, reduction), nn.Module):
+            yield f"what module(reduction={reduction!r}) makes is no nn.Module"
+    yield from _each(bench, "the module", lambda m: m)
+
+
+@experiment("module.mode")
+def _mode(bench: Bench) -> Messages:
+    yield from _each(bench, "after eval() the module", lambda m: m.eval())
+    yield from _each(bench, "after train() the module", lambda m: m.train())
+
+
+@experiment("module.pickle")
+def _pickle(bench: Bench) -> Messages:
+    """With pickle, and with torch.save."""
+    yield from _each(bench, "the unpickled module", lambda m: pickle.loads(pickle.dumps(m)))
+    yield from _each(bench, "the saved and loaded module", _saved)
+
+
+def _saved(module: nn.Module) -> Any:
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@experiment("module.deepcopy")
+def _deepcopy(bench: Bench) -> Messages:
+    yield from _each(bench, "a deep copy of the module", copy.deepcopy)
+
+
+@experiment("module.state_dict")
+def _state_dict(bench: Bench) -> Messages:
+    """It round-trips, strictly, into another module of the same reduction; calls add nothing."""
+    for reduction in bench.reductions:
+        module, other = _made(bench, reduction), _made(bench, reduction)
+        before = set(module.state_dict())
+        _wrong(bench, module, reduction)
+        if set(module.state_dict()) != before:
+            yield f"a call changed the keys of state_dict() ({reduction})"
+        other.load_state_dict(module.state_dict(), strict=True)
+        wrong = _wrong(bench, other, reduction)
+        if wrong:
+            yield f"after load_state_dict the module gives {wrong} ({reduction})"
+
+
+@experiment("module.to")
+def _to(bench: Bench) -> Messages:
+    """Moved to any dtype and back, it computes in the dtype of its operands."""
+    for dtype in (torch.float64, torch.float16, torch.float32):
+        what = f"the module after .to({str(dtype).removeprefix('torch.')})"
+        yield from _each(bench, what, lambda m, dtype=dtype: m.to(dtype))
+    yield from _each(bench, "the module after .to(device)", lambda m: m.to(bench.device))
+
+
+@experiment("module.repr")
+def _repr(bench: Bench) -> Messages:
+    for reduction in bench.reductions:
+        module = _made(bench, reduction)
+        if type(module).__name__ not in repr(module):
+            yield f"its repr is {repr(module)[:60]!r}"
+
+
+@experiment("module.reduction")
+def _reduction(bench: Bench) -> Messages:
+    for reduction in bench.reductions:
+        found = getattr(_made(bench, reduction), "reduction", None)
+        if found != reduction:
+            yield f"made with reduction={reduction!r}, its attribute reduction is {found!r}"

@@ -1,0 +1,86 @@
+"""Experiments on purity: what one call leaves behind for the next."""
+
+from __future__ import annotations
+
+import torch
+
+from conformance.case import Fill
+from conformance.experiments.bench import Bench, Messages, brief, experiment, is_permitted
+from conformance.plans import derive, plain, with_shapes
+from conformance.state import fresh_randomness, world, world_changes
+from conformance.tensors import make
+
+
+@experiment("purity.repeat")
+def _purity_repeat(bench: Bench) -> Messages:
+    """Same tensors with new contents, in turn with other reductions: a cache would show."""
+    for reduction in bench.reductions:
+        x, y = bench.tensor((6,), 1), bench.tensor((6,), 2)
+        for k in range(14):
+            fills = (
+                Fill("ordinary", derive(bench.seed, k, 0)),
+                Fill("ordinary", derive(bench.seed, k, 1)),
+            )
+            case = with_shapes(plain(bench.dtype, reduction), (6,), (6,))
+            case = case.replace(
+                input=case.input.replace(fill=fills[0]), target=case.target.replace(fill=fills[1])
+            )
+            with torch.no_grad():
+                x.copy_(make(case.input, bench.device).tensor)
+                y.copy_(make(case.target, bench.device).tensor)
+            result = bench.loss(x, y, reduction)
+            if not is_permitted(case, result):
+                if not k:
+                    break  # wrong from the start: other clauses say so
+                text = "on the same tensors with new contents"
+                yield f"call {k + 1} {text} ({reduction}) gave {brief(result)}"
+                break
+            other = bench.reductions[k % len(bench.reductions)]
+            bench.loss(x, y, other)
+
+
+@experiment("purity.result")
+def _purity_result(bench: Bench) -> Messages:
+    """Results and gradients of one call, after another call on equal shapes."""
+    for reduction in bench.reductions:
+        kept: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for k in range(3):
+            x = bench.tensor((7,), 2 * k).requires_grad_()
+            y = bench.tensor((7,), 2 * k + 1).requires_grad_()
+            result = bench.loss(x, y, reduction)
+            ones = torch.ones_like(result)
+            gradients = torch.autograd.grad(result, (x, y), ones, allow_unused=True)
+            seen = [t.detach() for t in (result, *gradients) if t is not None]
+            kept += [(t, t.clone()) for t in seen]
+        if any(not torch.equal(now, then) for now, then in kept):
+            yield f"a later call changed an earlier result or gradient ({reduction})"
+
+
+@experiment("purity.state")
+def _purity_state(bench: Bench) -> Messages:
+    """Random states, warning filters and well-known functions; settings are seen in every run."""
+    for reduction in bench.reductions:
+        x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor((9,), 2).requires_grad_()
+        with fresh_randomness(derive(bench.seed, "state", reduction)):
+            before = world()
+            result = bench.loss(x, y, reduction)
+            torch.autograd.grad(result, x, torch.ones_like(result))
+            changed = world_changes(before)
+        for name in changed:
+            yield f"a call changed {name}"
+
+
+@experiment("purity.attributes")
+def _purity_attributes(bench: Bench) -> Messages:
+    """requires_grad, .grad, hooks and grad_fn of the operands are the caller's."""
+    for reduction in bench.reductions:
+        x, y = bench.tensor((4,), 1).requires_grad_(), bench.tensor((4,), 2)
+        x.grad = kept = torch.ones_like(x)
+        result = bench.loss(x, y, reduction)
+        torch.autograd.grad(result, x, torch.ones_like(result))
+        if not x.requires_grad or y.requires_grad or not x.is_leaf:
+            yield f"a call changed requires_grad of an operand ({reduction})"
+        if x.grad is not kept or not torch.equal(kept, torch.ones_like(kept)):
+            yield f"a call changed .grad of an operand ({reduction})"
+        if y.grad is not None:
+            yield f"a call gave .grad to an operand that needs no gradient ({reduction})"

@@ -1,0 +1,126 @@
+"""Experiments on resources: what a call holds on to, and for how long."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+import weakref
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from conformance.experiments.bench import Bench, Messages, experiment
+from conformance.tensors import DTYPES
+
+CALLS = 24
+ROUNDS = 3
+LARGE = 2**20  # bytes of an operand: well above what an allocator keeps in reserve
+
+
+@experiment("resources.memory")
+def _memory(bench: Bench) -> Messages:
+    """Tensors that live on after calls on ever new operands: Python's, then the process's pages."""
+    for reduction in bench.reductions:
+        _calls(bench, reduction, 4, (5,))
+    gc.freeze()  # what is there now: only what comes after is looked at, and quickly
+    try:
+        for reduction in bench.reductions:
+            _calls(bench, reduction, CALLS, (5,))
+        grown = _live()
+    finally:
+        gc.unfreeze()
+    if grown >= CALLS // 2:
+        yield f"{CALLS * len(bench.reductions)} calls left {grown} tensors alive"
+    yield from _pages(bench)
+
+
+def _calls(bench: Bench, reduction: str, count: int, shape: tuple[int, ...]) -> None:
+    for k in range(count):
+        x, y = bench.tensor(shape, 2 * k).requires_grad_(), bench.tensor(shape, 2 * k + 1)
+        result = bench.loss(x, y, reduction)
+        torch.autograd.grad(result, x, torch.ones_like(result))
+
+
+def _live() -> int:
+    gc.collect()
+    return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+
+
+def _pages(bench: Bench) -> Messages:
+    """Memory that no Python object holds, kept by C++ code: it grows in every round of calls."""
+    dtype = DTYPES[bench.dtype]
+    x = torch.ones(LARGE // dtype.itemsize, dtype=dtype, device=bench.device).requires_grad_()
+    y = torch.zeros_like(x)
+    reduction = bench.reductions[-1]
+    grown = []
+    for _ in range(ROUNDS):
+        before = _resident(bench.device)
+        for _ in range(CALLS):
+            result = bench.loss(x, y, reduction)
+            torch.autograd.grad(result, x, torch.ones_like(result))
+        del result
+        grown.append(_resident(bench.device) - before)
+        if grown[-1] < CALLS * LARGE // 2:
+            return
+    yield (
+        f"{ROUNDS} rounds of {CALLS} calls on {LARGE >> 20} MiB each took "
+        f"{min(grown) >> 20} MiB or more ({reduction})"
+    )
+
+
+def _resident(device: str) -> int:
+    """Bytes of the process that are in memory, or that are allocated on a device."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        return torch.cuda.memory_allocated(device)
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:  # not Linux: the peak, which a leak raises in every round as well
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@experiment("resources.cycle")
+def _cycle(bench: Bench) -> Messages:
+    """Without the garbage collector: what goes out of scope is freed at once."""
+    for reduction in bench.reductions:
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            held = [name for name, ref in _forgotten(bench, reduction) if ref() is not None]
+        finally:
+            if enabled:
+                gc.enable()
+        if held:
+            yield f"{' and '.join(held)} is still held after the result is gone ({reduction})"
+
+
+def _forgotten(bench: Bench, reduction: str) -> list[tuple[str, weakref.ref[Tensor]]]:
+    """Weak references to the operands and the result of a call that nobody holds any more."""
+    x, y = bench.tensor((5,), 1).requires_grad_(), bench.tensor((5,), 2)
+    result = bench.loss(x, y, reduction)
+    torch.autograd.grad(result, x, torch.ones_like(result), retain_graph=True)
+    named = (("input", x), ("target", y), ("the result", result))
+    return [(name, weakref.ref(t)) for name, t in named]
+
+
+@experiment("resources.saved")
+def _saved(bench: Bench) -> Messages:
+    """The builtin saves both operands; one tensor more is a fair price for a fused kernel."""
+    for reduction in bench.reductions:
+        x, y = bench.tensor((40,), 1).requires_grad_(), bench.tensor((40,), 2).requires_grad_()
+        sizes: dict[int, int] = {}
+
+        def pack(t: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            sizes[t.untyped_storage().data_ptr()] = t.numel() * t.itemsize
+            return t
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            result = bench.loss(x, y, reduction)
+        permitted = 3 * x.numel() * x.itemsize
+        if sum(sizes.values()) > permitted:
+            saved = sum(sizes.values())
+            yield f"saves {saved} bytes for backward; the builtin and one tensor more: {permitted}"
+        del result

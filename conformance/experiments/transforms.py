@@ -1,0 +1,169 @@
+"""Experiments on ``torch.func``: each transform against the reference's own derivatives."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conformance.experiments.bench import Bench, Messages, experiment
+from reference import mse
+from reference.formats import Floats
+
+
+def _function(bench: Bench, reduction: str) -> Callable[[Tensor, Tensor], Tensor]:
+    def function(x: Tensor, y: Tensor) -> Tensor:
+        result: Tensor = bench.loss(x, y, reduction)
+        return result
+
+    return function
+
+
+def _total(bench: Bench, reduction: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """0-d for every reduction, as ``grad`` demands."""
+    function = _function(bench, reduction)
+    return function if reduction != "none" else lambda x, y: function(x, y).sum()
+
+
+def _operands(bench: Bench, shape: tuple[int, ...] = (2, 3)) -> tuple[Floats, Floats]:
+    """With one pair of equal elements."""
+    x, y = bench.eighths(shape, 1), bench.eighths(shape, 2)
+    y.flat[-1] = x.flat[-1]
+    return x, y
+
+
+def _differentiated(bench: Bench) -> tuple[tuple[int, str, int], ...]:
+    """(argument number, name, sign of its gradient) for each operand that has one."""
+    both = ((0, "input", 1), (1, "target", -1))
+    return both if bench.claims("target_gradient") else both[:1]
+
+
+def _gradient(d: Floats, g: Floats, reduction: str) -> Floats:
+    """The reference's vjp: 2·d·g, over n for a mean."""
+    value = mse.second_vjp(d, g, d, reduction)[0]
+    return np.broadcast_to(value, d.shape)
+
+
+@experiment("transforms.grad")
+def _grad(bench: Bench) -> Messages:
+    x, y = _operands(bench)
+    ones = np.ones(())
+    for reduction in bench.reductions:
+        for number, name, sign in _differentiated(bench):
+            got = torch.func.grad(_total(bench, reduction), number)(bench.made(x), bench.made(y))
+            exact = sign * _gradient(x - y, ones, reduction)
+            text = f"torch.func.grad by {name} ({reduction})"
+            yield from bench.deviation(text, got, exact, abs(exact))
+
+
+@experiment("transforms.vjp")
+def _vjp(bench: Bench) -> Messages:
+    x, y = _operands(bench)
+    d = x - y
+    for reduction in bench.reductions:
+        g = bench.eighths(d.shape if reduction == "none" else (), 3)
+        pull = torch.func.vjp(_function(bench, reduction), bench.made(x), bench.made(y))[1]
+        gradients = pull(bench.made(g))
+        for number, name, sign in _differentiated(bench):
+            exact = sign * _gradient(d, g, reduction)
+            text = f"torch.func.vjp by {name} ({reduction})"
+            yield from bench.deviation(text, gradients[number], exact, abs(exact))
+
+
+@experiment("transforms.jvp")
+def _jvp(bench: Bench) -> Messages:
+    x, y = _operands(bench)
+    d = x - y
+    t_x, t_y = bench.eighths(x.shape, 4), bench.eighths(y.shape, 5)
+    for reduction in bench.reductions:
+        operands, tangents = (tuple(map(bench.made, pair)) for pair in ((x, y), (t_x, t_y)))
+        got = torch.func.jvp(_function(bench, reduction), operands, tangents)[1]
+        exact = np.asarray(mse.jvp(d, t_x - t_y, reduction))
+        bound = np.asarray(mse.jvp(abs(d), abs(t_x) + abs(t_y), reduction))
+        yield from bench.deviation(f"torch.func.jvp ({reduction})", got, exact, bound, d.size)
+
+
+@experiment("transforms.jacrev")
+def _jacrev(bench: Bench) -> Messages:
+    x, y = _operands(bench, (4,))
+    for reduction in bench.reductions:
+        for number, name, sign in _differentiated(bench):
+            got = torch.func.jacrev(_function(bench, reduction), number)(
+                bench.made(x), bench.made(y)
+            )
+            gradient = sign * _gradient(x - y, np.ones(()), reduction)
+            exact = np.diag(gradient) if reduction == "none" else gradient
+            text = f"torch.func.jacrev by {name} ({reduction})"
+            yield from bench.deviation(text, got, exact, abs(exact))
+
+
+@experiment("transforms.hessian")
+def _hessian(bench: Bench) -> Messages:
+    """Reverse over reverse: forward over reverse fails in the builtin itself."""
+    x, y = _operands(bench, (4,))
+    for reduction in bench.reductions:
+        once = torch.func.jacrev(_total(bench, reduction))
+        got = torch.func.jacrev(once)(bench.made(x), bench.made(y))
+        exact = np.eye(4) * (2 / 4 if reduction == "mean" else 2.0)
+        text = f"torch.func.jacrev of jacrev ({reduction})"
+        yield from bench.deviation(text, got, exact, abs(exact))
+
+
+# (in_dims, whether the operand of that number has the batch dimension)
+_IN_DIMS: tuple[tuple[int | None, int | None], ...] = (
+    (0, 0),
+    (0, None),
+    (None, 0),
+    (1, 0),
+    (0, 1),
+    (1, None),
+    (None, 1),
+)
+BATCH = 3
+
+
+@experiment("transforms.vmap")
+def _vmap(bench: Bench) -> Messages:
+    """Every in_dims, over the loss and over its gradient."""
+    for reduction, in_dims in itertools.product(bench.reductions, _IN_DIMS):
+        x, y = (_batched(bench, dim, 1 + k) for k, dim in enumerate(in_dims))
+        a, b = bench.made(x), bench.made(y)
+        d = _by_sample(x, in_dims[0]) - _by_sample(y, in_dims[1])  # (BATCH, 4)
+        exact = np.stack([np.asarray(mse.loss(row, np.zeros(4), reduction)) for row in d])
+        got = torch.func.vmap(_function(bench, reduction), in_dims=in_dims)(a, b)
+        text = f"vmap with in_dims={in_dims}"
+        yield from bench.deviation(f"{text} ({reduction})", got, exact, exact, 4)
+        got = torch.func.vmap(torch.func.grad(_total(bench, reduction)), in_dims=in_dims)(a, b)
+        exact = np.stack([_gradient(row, np.ones(()), reduction) for row in d])
+        yield from bench.deviation(f"{text} of grad ({reduction})", got, exact, abs(exact))
+
+
+def _batched(bench: Bench, dim: int | None, index: int) -> Floats:
+    """One sample of shape (4,), or a batch of them stacked along ``dim``."""
+    if dim is None:
+        return bench.eighths((4,), index)
+    return bench.eighths((BATCH, 4) if dim == 0 else (4, BATCH), index)
+
+
+def _by_sample(values: Floats, dim: int | None) -> Floats:
+    if dim is None:
+        return np.broadcast_to(values, (BATCH, 4))
+    return values if dim == 0 else values.T
+
+
+@experiment("transforms.batched_gradient")
+def _batched_gradient(bench: Bench) -> Messages:
+    """``torch.autograd.grad(..., is_grads_batched=True)``, as vectorised Jacobians use it."""
+    x, y = _operands(bench, (4,))
+    for reduction in bench.reductions:
+        a, b = bench.made(x, needs=True), bench.made(y)
+        shape = (4,) if reduction == "none" else ()
+        g = bench.eighths((BATCH, *shape), 3)
+        result = bench.loss(a, b, reduction)
+        (got,) = torch.autograd.grad(result, a, bench.made(g), is_grads_batched=True)
+        exact = np.stack([_gradient(x - y, row, reduction) for row in g])
+        text = f"batched gradient ({reduction})"
+        yield from bench.deviation(text, got, exact, abs(exact))
