@@ -12,6 +12,8 @@ from conformance.case import FLOAT_DTYPES, promote
 from targets import Target
 
 PROFILE_ORDER = ("quick", "default", "release")  # each runs all that the one before it does
+TELLING = ("float32", "float64", "bfloat16", "float16")
+NARROW = ("bfloat16", "float16", "float32", "float64")
 WIDER = ("float64", "float32")  # what a pair of different floating dtypes promotes to
 
 
@@ -21,6 +23,7 @@ class Clause:
 
     ``claims``: what a target must claim for it to apply. ``dtypes``: the promoted dtypes that it
     speaks about. ``reductions``: one of these must be claimed. ``profile``: the first that runs it.
+    ``first_of``: only the first of these dtypes that the target has is looked at.
     The clauses on mixed dtypes apply where two claimed dtypes promote to the one in question.
     """
 
@@ -31,6 +34,7 @@ class Clause:
     dtypes: tuple[str, ...] = FLOAT_DTYPES
     reductions: tuple[str, ...] = ("none", "sum", "mean")
     profile: str = "quick"
+    first_of: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
@@ -51,6 +55,7 @@ class Clause:
             and self.claims <= target.claims
             and any(r in target.reductions for r in self.reductions)
             and (mixed or not self.id.startswith("dtypes.mixed"))
+            and (not self.first_of or dtype == next(d for d in self.first_of if d in target.dtypes))
         )
 
 
@@ -62,8 +67,9 @@ def _clause(
     dtypes: tuple[str, ...] = FLOAT_DTYPES,
     reductions: tuple[str, ...] = ("none", "sum", "mean"),
     profile: str = "quick",
+    first_of: tuple[str, ...] = (),
 ) -> Clause:
-    return Clause(id, sentence, level, frozenset(claims), dtypes, reductions, profile)
+    return Clause(id, sentence, level, frozenset(claims), dtypes, reductions, profile, first_of)
 
 
 CLAUSES: tuple[Clause, ...] = (
@@ -76,6 +82,18 @@ CLAUSES: tuple[Clause, ...] = (
     _clause("value.scalar", "0-d operands are as good as any."),
     _clause("value.empty", "Of nothing, the mean is NaN, the sum 0 and none empty.", "empty"),
     _clause("value.size", "The value holds at every size: no tail, block or lane is lost."),
+    _clause(
+        "value.large",
+        "The value holds for 2^24 elements and more.",
+        profile="default",
+        first_of=TELLING,
+    ),
+    _clause(
+        "value.beyond_int32",
+        "The value holds for 2^31 elements and more.",
+        profile="release",
+        first_of=NARROW,
+    ),
     _clause(
         "value.same_tensor", "The same tensor as both operands gives 0 (NaN where not finite)."
     ),
@@ -106,6 +124,18 @@ CLAUSES: tuple[Clause, ...] = (
         "gradient.empty", "Gradients of nothing have their operand's shape, and are 0.", "empty"
     ),
     _clause("gradient.size", "The gradient holds at every size."),
+    _clause(
+        "gradient.large",
+        "The gradient holds for 2^24 elements and more.",
+        profile="default",
+        first_of=TELLING,
+    ),
+    _clause(
+        "gradient.beyond_int32",
+        "The gradient holds for 2^31 elements and more.",
+        profile="release",
+        first_of=NARROW,
+    ),
     _clause("gradient.same_tensor", "The same tensor as both operands has a gradient of 0."),
     _clause("gradient.nonfinite", "NaN and infinities follow IEEE 754 through the gradient."),
     _clause("gradient.subnormal", "Subnormal gradients are not flushed to zero."),

@@ -19,7 +19,7 @@ from conformance.attribution import Finding, attribute
 from conformance.case import Case, cost
 from conformance.checks import ASPECTS, Judgement, judge_observation
 from conformance.clauses import CLAUSES, PROFILE_ORDER
-from conformance.experiments import EXPERIMENTS, Bench, run_experiment
+from conformance.experiments import EXPERIMENTS, Bench, Unavailable, run_experiment
 from conformance.features import clause_of, clauses_of, features
 from conformance.minimise import minimise
 from conformance.observation import observe
@@ -281,9 +281,14 @@ def _run_experiment(
     if session.box is not None:
         session.box.enter(text)
     bench = Bench(session.target, dtype, session.device, session.seed)
-    messages, error = run_experiment(clause, bench)
-    if session.box is not None:
-        session.box.leave()
+    try:
+        messages, error = run_experiment(clause, bench)
+    except Unavailable as reason:
+        result.add(Finding(clause, dtype, str(reason), None, clause, "unavailable"))
+        return
+    finally:
+        if session.box is not None:
+            session.box.leave()
     if error and not works(dtype):
         return  # no evidence: other clauses say that it raises
     result.count((clause, dtype))

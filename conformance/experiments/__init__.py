@@ -11,6 +11,7 @@ from conformance.experiments import (
     determinism,
     dtypes,
     errors,
+    large,
     layout,
     metamorphic,
     modes,
@@ -20,16 +21,18 @@ from conformance.experiments import (
     transforms,
     values,
 )
-from conformance.experiments.bench import EXPERIMENTS, Bench, run_experiment
+from conformance.experiments.bench import EXPERIMENTS, Bench, Unavailable, run_experiment
 
 __all__ = [
     "EXPERIMENTS",
     "Bench",
+    "Unavailable",
     "autograd",
     "broadcasting",
     "determinism",
     "dtypes",
     "errors",
+    "large",
     "layout",
     "metamorphic",
     "modes",

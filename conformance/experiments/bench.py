@@ -29,6 +29,10 @@ Messages = Iterator[str]
 Shape = tuple[int, ...]
 
 
+class Unavailable(Exception):
+    """An experiment that cannot run here; the message says what is missing."""
+
+
 @dataclass(frozen=True)
 class Bench:
     """One target, one dtype, one device, one seed."""
@@ -111,11 +115,14 @@ def experiment(
 
 
 def run_experiment(clause: str, bench: Bench) -> tuple[list[str], str | None]:
-    """The first deviation that the experiment of ``clause`` meets, and what it raised, as text."""
+    """The first deviation that the experiment of ``clause`` meets, and what it raised, as text.
+
+    Raises Unavailable where it cannot run here.
+    """
     settings = Settings.now()
     try:
         return list(itertools.islice(EXPERIMENTS[clause](bench), 1)), None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Unavailable):
         raise
     except BaseException as error:
         return [], text_of(error)

@@ -1,0 +1,113 @@
+"""Experiments on sizes for which no array of intervals is made: the oracle is a closed form.
+
+The input is one number for each row, the target is 0: the rows hold b, the last one a spike of S,
+so that losing it, or counting it twice, changes the result by far more than rounding does.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conformance.experiments.bench import Bench, Messages, Unavailable, experiment
+from conformance.tensors import DTYPES
+from reference import mse
+from reference.formats import Floats
+
+BASE, SPIKE = 0.25, 96.0
+ABOVE_2_24 = (4097, 4097)  # its last row begins at element 2^24
+ABOVE_2_31 = (65_537, 32_769)  # its last row begins beyond element 2^31
+
+Copy = Callable[[Tensor], Tensor]
+
+
+@experiment("value.large")
+def _value_large(bench: Bench) -> Messages:
+    yield from _value(bench, ABOVE_2_24, Tensor.contiguous)
+
+
+@experiment("gradient.large")
+def _gradient_large(bench: Bench) -> Messages:
+    yield from _gradient(bench, ABOVE_2_24, Tensor.contiguous)
+
+
+@experiment("value.beyond_int32")
+def _value_beyond_int32(bench: Bench) -> Messages:
+    _ask_for_memory(bench, ABOVE_2_31, copies=4)
+    yield from _value(bench, ABOVE_2_31, lambda t: t)
+
+
+@experiment("gradient.beyond_int32")
+def _gradient_beyond_int32(bench: Bench) -> Messages:
+    _ask_for_memory(bench, ABOVE_2_31, copies=6)
+    yield from _gradient(bench, ABOVE_2_31, lambda t: t)
+
+
+def _rows(rows: int) -> Floats:
+    values = np.full((rows, 1), BASE)
+    values[-1] = SPIKE
+    return values
+
+
+def _value(bench: Bench, shape: tuple[int, int], copy: Copy) -> Messages:
+    reduction = _reduction(bench)
+    rows = _rows(shape[0])
+    x = copy(bench.made(rows).expand(shape))
+    y = copy(bench.made(np.zeros((1, 1))).expand(shape))
+    with torch.no_grad():
+        got = bench.loss(x, y, reduction)
+    if reduction == "none":
+        got, exact = got[:, -1].contiguous(), rows[:, 0] ** 2
+    else:
+        total = (rows**2).sum() * shape[1]
+        exact = np.asarray(total if reduction == "sum" else total / (shape[0] * shape[1]))
+    text = f"the result for {shape[0]}×{shape[1]} elements ({reduction})"
+    yield from bench.deviation(text, got, exact, exact, shape[0] * shape[1])
+
+
+def _gradient(bench: Bench, shape: tuple[int, int], copy: Copy) -> Messages:
+    """By the column of rows: each is summed over all that it was expanded to."""
+    reduction = _reduction(bench)
+    rows = _rows(shape[0])
+    column = bench.made(rows, needs=True)
+    result = bench.loss(
+        copy(column.expand(shape)), copy(bench.made(np.zeros((1, 1))).expand(shape)), reduction
+    )
+    g = torch.full((), 2.0**-10, dtype=result.dtype, device=result.device).expand(result.shape)
+    (got,) = torch.autograd.grad(result, column, g)
+    n = shape[0] * shape[1] if reduction == "mean" else 1
+    exact = shape[1] * mse.second_vjp(rows, 2.0**-10 / n, rows, "sum")[0]
+    text = f"the gradient for {shape[0]}×{shape[1]} elements ({reduction})"
+    yield from bench.deviation(text, got, exact, exact, shape[1])
+
+
+def _reduction(bench: Bench) -> str:
+    """float16 holds neither such a sum nor the gradient of such a mean."""
+    wanted = ("none",) if bench.dtype == "float16" else ("mean", "sum", "none")
+    for reduction in wanted:
+        if reduction in bench.reductions:
+            return reduction
+    raise Unavailable(f"{bench.dtype} has no range for a sum or mean of so many elements")
+
+
+def _ask_for_memory(bench: Bench, shape: tuple[int, int], copies: int) -> None:
+    """Raise Unavailable where ``copies`` tensors of this shape would not fit."""
+    needed = shape[0] * shape[1] * DTYPES[bench.dtype].itemsize * copies
+    free = _free_memory(bench.device)
+    if free < needed:
+        raise Unavailable(
+            f"{needed / 2**30:.0f} GiB of memory are needed, {free / 2**30:.0f} GiB are free"
+        )
+
+
+def _free_memory(device: str) -> int:
+    if torch.device(device).type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):  # not known here
+        return 0

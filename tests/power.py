@@ -1,0 +1,286 @@
+"""The suite's power: all mutants and all right implementations against all clauses.
+
+``python -m tests.power`` runs everything in profile ``default`` and writes, to a folder, the table
+mutant × clause, what survived, what was rejected though right, and the times to the first failing
+clause. ``--quick`` stops at the first failing clause of each mutant and judges the right ones in
+profile ``quick``: the form for CI. Exit status 0 if the suite is as strong and as fair as it says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import csv
+import itertools
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from conformance.clauses import BY_ID, CLAUSES
+from conformance.merging import conclude, merged
+from conformance.plans import PROFILES, Profile, Shard, plan
+from conformance.shards import Session, ShardResult, run_shard
+from targets import Target
+from tests.mutants import LENIENT, MUTANTS
+from tests.right import RIGHT
+
+BANK = {t.name: t for t in (*(m.target for m in (*MUTANTS, *LENIENT)), *RIGHT)}
+# Seen by experiments of profile release alone: what inductor makes, and more than 2^31 elements.
+RELEASE_ONLY = Shard("experiments", 2)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the suite made of one implementation. Sent between processes, so plain data.
+
+    ``broken``: the clauses that failed, of level must and should. ``first``: seconds until the
+    first failing must clause. ``missing``: rows without evidence. ``profile``: how far it went.
+    """
+
+    name: str
+    seed: int
+    profile: str
+    seconds: float
+    first: float | None = None
+    must: tuple[str, ...] = ()
+    should: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    messages: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def families(self) -> set[str]:
+        return {BY_ID[clause].family for clause in self.must}
+
+
+@dataclass(frozen=True)
+class Task:
+    """``early``: stop at the first failing must clause, and go on to ``default`` without one."""
+
+    name: str
+    profile: str
+    seed: int = 0
+    early: bool = False
+
+
+def trial(task: Task) -> Trial:
+    """Judge one implementation; in a process that others use as well."""
+    torch.set_num_threads(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return early(BANK[task.name], task) if task.early else whole(BANK[task.name], task)
+
+
+def early(target: Target, task: Task) -> Trial:
+    """Up to the first failing must clause: in profile quick, then default, then release's own."""
+    start = time.perf_counter()
+    for profile in (PROFILES["quick"], PROFILES["default"], PROFILES["release"]):
+        shards = [RELEASE_ONLY] if profile.name == "release" else plan(target, profile)
+        for result in _results(target, task.seed, profile, shards):
+            must = _broken(result, "must")
+            if must:
+                first = time.perf_counter() - start
+                return Trial(task.name, task.seed, profile.name, first, first, must)
+    return Trial(task.name, task.seed, "release", time.perf_counter() - start)
+
+
+def whole(target: Target, task: Task) -> Trial:
+    """All shards of the profile."""
+    start, first, results = time.perf_counter(), None, []
+    profile = PROFILES[task.profile]
+    for result in _results(target, task.seed, profile, plan(target, profile)):
+        if first is None and _broken(result, "must"):
+            first = time.perf_counter() - start
+        results.append(result)
+    seconds = time.perf_counter() - start
+    if first is None and profile.name == "default" and target.name in MUTANT_NAMES:
+        results += _results(target, task.seed, PROFILES["release"], [RELEASE_ONLY])
+    total = merged(results)
+    verdict = conclude(
+        target, total, device="cpu", profile=profile.name, seed=task.seed, duration_s=seconds
+    )
+    messages = [f"{f.clause} {f.dtype}: {f.message}" for f in total.findings.values()]
+    return Trial(
+        task.name,
+        task.seed,
+        profile.name,
+        seconds,
+        first,
+        _broken(total, "must"),
+        _broken(total, "should"),
+        tuple(f"{row.id} {row.dtype}" for row in verdict.missing),
+        tuple(messages),
+    )
+
+
+MUTANT_NAMES = frozenset(m.target.name for m in MUTANTS)
+
+
+def _results(
+    target: Target, seed: int, profile: Profile, shards: Iterable[Shard]
+) -> Iterator[ShardResult]:
+    session = Session(target, "cpu", seed)
+    return (run_shard(session, shard, profile) for shard in shards)
+
+
+def _broken(result: ShardResult, level: str) -> tuple[str, ...]:
+    found = {f.clause for f in result.findings.values() if f.status != "unavailable"}
+    return tuple(sorted(clause for clause in found if BY_ID[clause].level == level))
+
+
+@dataclass(frozen=True)
+class Power:
+    """All trials of one run, and what is wrong with the suite by them."""
+
+    mutants: tuple[Trial, ...]
+    lenient: tuple[Trial, ...]
+    right: tuple[Trial, ...]
+    complete: bool  # every mutant met every clause, so that what breaks a clause is known
+
+    def survivors(self) -> list[str]:
+        return [t.name for t in self.mutants if not t.must]
+
+    def rejected(self) -> list[str]:
+        """Right ones with a broken must clause, or with a cell that did not run."""
+        return [
+            f"{t.name} ({t.profile}, seed {t.seed}): {', '.join(t.must + t.missing)}"
+            for t in self.right
+            if t.must or t.missing
+        ]
+
+    def misjudged(self) -> list[str]:
+        """Lenient ones that do not conform, or whose should clause went unseen."""
+        return [
+            f"{t.name}: {', '.join(t.must) or 'nothing reported'}"
+            for t in self.lenient
+            if t.must or not t.should
+        ]
+
+    def unbroken(self) -> list[str]:
+        """Clauses that nothing in the bank breaks."""
+        broken = {c for t in (*self.mutants, *self.lenient) for c in (*t.must, *t.should)}
+        return [c.id for c in CLAUSES if c.id not in broken]
+
+    def never_alone(self) -> list[str]:
+        """Clauses of level must that no mutant breaks without breaking another family too."""
+        alone = {c for t in self.mutants if len(t.families) == 1 for c in t.must}
+        return [c.id for c in CLAUSES if c.level == "must" and c.id not in alone]
+
+    def problems(self) -> dict[str, list[str]]:
+        found = {
+            "mutants that survive": self.survivors(),
+            "right implementations that are rejected": self.rejected(),
+            "lenient implementations that are misjudged": self.misjudged(),
+        }
+        if self.complete:
+            found["clauses that nothing breaks"] = self.unbroken()
+            found["clauses that no mutant breaks in its family alone"] = self.never_alone()
+        return found
+
+
+def measure(tasks: Sequence[Task], jobs: int) -> Iterator[Trial]:
+    """The trials, as they end."""
+    context = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(jobs, context) as pool:
+        futures = [pool.submit(trial, task) for task in tasks]
+        for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
+            done = future.result()
+            text = ", ".join(done.must) or ", ".join(done.should) or "nothing"
+            print(f"[{number}/{len(tasks)}] {done.name}: {text}", file=sys.stderr, flush=True)
+            yield done
+
+
+def assemble(trials: Iterable[Trial], *, complete: bool) -> Power:
+    lenient = {m.target.name for m in LENIENT}
+    ordered = sorted(trials, key=lambda t: (t.name, t.seed, t.profile))
+    return Power(
+        tuple(t for t in ordered if t.name in MUTANT_NAMES),
+        tuple(t for t in ordered if t.name in lenient),
+        tuple(t for t in ordered if t.name not in MUTANT_NAMES | lenient),
+        complete,
+    )
+
+
+def summary(power: Power) -> str:
+    """Markdown, for people."""
+    seconds = [t.first for t in power.mutants if t.first is not None]
+    quick = sum(t.profile == "quick" and bool(t.must) for t in power.mutants)
+    lines = [
+        "# The power of the suite",
+        "",
+        f"- mutants: {len(power.mutants)}, rejected: {len(power.mutants) - len(power.survivors())}",
+        f"- right implementations: {len({t.name for t in power.right})}, "
+        f"trials: {len(power.right)}, rejected: {len(power.rejected())}",
+    ]
+    if not power.complete:
+        lines.append(f"- rejected by profile quick: {quick}")
+    if seconds:
+        worst = max(seconds)
+        lines.append(
+            f"- seconds to the first failing clause: median {statistics.median(seconds):.2f}, "
+            f"largest {worst:.2f}"
+        )
+    for what, names in power.problems().items():
+        lines += ["", f"## {what[0].upper()}{what[1:]}: {len(names) or 'none'}", ""]
+        lines += [f"- {name}" for name in names]
+    lines += ["", "## What rejects each mutant", "", "| mutant | s | clauses |", "|---|---|---|"]
+    for t in (*power.mutants, *power.lenient):
+        first = "" if t.first is None else f"{t.first:.2f}"
+        lines.append(f"| {t.name} | {first} | {', '.join((*t.must, *t.should))} |")
+    return "\n".join(lines) + "\n"
+
+
+def write(power: Power, folder: Path) -> None:
+    """``power.md``, and ``power.csv``: a row for each mutant, a column for each clause."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "power.md").write_text(summary(power), encoding="utf-8")
+    with (folder / "power.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["mutant", "seconds", *(c.id for c in CLAUSES)])
+        for t in (*power.mutants, *power.lenient):
+            cells = [int(c.id in (*t.must, *t.should)) for c in CLAUSES]
+            rows.writerow([t.name, "" if t.first is None else f"{t.first:.3f}", *cells])
+
+
+def tasks_of(options: argparse.Namespace) -> list[Task]:
+    broken = [m.target.name for m in MUTANTS]
+    lenient = [m.target.name for m in LENIENT]
+    right = [t.name for t in RIGHT]
+    profile = "quick" if options.quick else "default"
+    seeds = range(options.seed, options.seed + options.seeds)
+    tasks = [Task(n, p, s) for n, s, p in itertools.product(right, seeds, options.profiles)]
+    if not options.right_only:
+        tasks += [Task(name, profile, options.seed, options.quick) for name in broken]
+        tasks += [Task(name, profile, options.seed) for name in lenient]
+    return tasks
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.power", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="stop at a mutant's first failure")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="how many, for the right ones")
+    parser.add_argument("--profiles", nargs="+", choices=PROFILES, help="for the right ones")
+    parser.add_argument("--right-only", action="store_true", help="leave the mutants out")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", type=Path, default=Path("power"), help="the folder to write")
+    options = parser.parse_args(arguments)
+    options.profiles = options.profiles or ["quick" if options.quick else "default"]
+    start = time.perf_counter()
+    trials = measure(tasks_of(options), options.jobs)
+    power = assemble(trials, complete=not (options.quick or options.right_only))
+    write(power, options.out)
+    print(summary(power))
+    print(f"{time.perf_counter() - start:.0f} s with {options.jobs} jobs; {options.out}/power.csv")
+    return 1 if any(power.problems().values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
