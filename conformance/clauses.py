@@ -24,6 +24,7 @@ class Clause:
     ``claims``: what a target must claim for it to apply. ``dtypes``: the promoted dtypes that it
     speaks about. ``reductions``: one of these must be claimed. ``profile``: the first that runs it.
     ``first_of``: only the first of these dtypes that the target has is looked at.
+    ``every_reduction``: not for a target with one reduction, which need not look at the name.
     The clauses on mixed dtypes apply where two claimed dtypes promote to the one in question.
     """
 
@@ -35,6 +36,7 @@ class Clause:
     reductions: tuple[str, ...] = ("none", "sum", "mean")
     profile: str = "quick"
     first_of: tuple[str, ...] = ()
+    every_reduction: bool = False
 
     @property
     def family(self) -> str:
@@ -55,6 +57,7 @@ class Clause:
             and self.claims <= target.claims
             and any(r in target.reductions for r in self.reductions)
             and (mixed or not self.id.startswith("dtypes.mixed"))
+            and (len(target.reductions) > 1 or not self.every_reduction)
             and (not self.first_of or dtype == next(d for d in self.first_of if d in target.dtypes))
         )
 
@@ -68,8 +71,19 @@ def _clause(
     reductions: tuple[str, ...] = ("none", "sum", "mean"),
     profile: str = "quick",
     first_of: tuple[str, ...] = (),
+    every_reduction: bool = False,
 ) -> Clause:
-    return Clause(id, sentence, level, frozenset(claims), dtypes, reductions, profile, first_of)
+    return Clause(
+        id,
+        sentence,
+        level,
+        frozenset(claims),
+        dtypes,
+        reductions,
+        profile,
+        first_of,
+        every_reduction,
+    )
 
 
 CLAUSES: tuple[Clause, ...] = (
@@ -89,7 +103,7 @@ CLAUSES: tuple[Clause, ...] = (
         first_of=TELLING,
     ),
     _clause(
-        "value.beyond_int32",
+        "value.wide_index",
         "The value holds for 2^31 elements and more.",
         profile="release",
         first_of=NARROW,
@@ -131,7 +145,7 @@ CLAUSES: tuple[Clause, ...] = (
         first_of=TELLING,
     ),
     _clause(
-        "gradient.beyond_int32",
+        "gradient.wide_index",
         "The gradient holds for 2^31 elements and more.",
         profile="release",
         first_of=NARROW,
@@ -198,7 +212,11 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause("layout.value", "The value does not depend on strides, offsets or overlap."),
     _clause("layout.gradient", "The gradient does not depend on strides, offsets or overlap."),
-    _clause("layout.negative", "The value does not depend on the negative bit of a view."),
+    _clause(
+        "layout.negative",
+        "The value does not depend on the negative bit of a view.",
+        level="should",
+    ),
     _clause("purity.inputs", "No call writes to its operands or around them."),
     _clause("purity.grad_output", "No backward writes to grad_output."),
     _clause("purity.alias", "The result shares no memory with an operand."),
@@ -340,7 +358,7 @@ CLAUSES: tuple[Clause, ...] = (
     _clause(
         "resources.saved", "It saves at most one tensor more than the builtin.", level="should"
     ),
-    _clause("errors.reduction", "An unknown reduction raises."),
+    _clause("errors.reduction", "An unknown reduction raises.", every_reduction=True),
     _clause("errors.operands", "What is no tensor raises or is right."),
     _clause("errors.devices", "Operands on different devices raise."),
 )

@@ -35,14 +35,14 @@ def _gradient_large(bench: Bench) -> Messages:
     yield from _gradient(bench, ABOVE_2_24, Tensor.contiguous)
 
 
-@experiment("value.beyond_int32")
-def _value_beyond_int32(bench: Bench) -> Messages:
+@experiment("value.wide_index")
+def _value_wide_index(bench: Bench) -> Messages:
     _ask_for_memory(bench, ABOVE_2_31, copies=4)
     yield from _value(bench, ABOVE_2_31, lambda t: t)
 
 
-@experiment("gradient.beyond_int32")
-def _gradient_beyond_int32(bench: Bench) -> Messages:
+@experiment("gradient.wide_index")
+def _gradient_wide_index(bench: Bench) -> Messages:
     _ask_for_memory(bench, ABOVE_2_31, copies=6)
     yield from _gradient(bench, ABOVE_2_31, lambda t: t)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +12,15 @@ import torch
 from torch import Tensor
 
 from conformance.case import Case
-from conformance.experiments.bench import Bench, Messages, brief, close, experiment, is_permitted
+from conformance.experiments.bench import (
+    Bench,
+    Messages,
+    Unavailable,
+    brief,
+    close,
+    experiment,
+    is_permitted,
+)
 from conformance.plans import plain, with_shapes
 from conformance.tensors import DTYPES, make
 
@@ -157,6 +167,9 @@ def _compile_dynamic(bench: Bench) -> Messages:
 
 @experiment("transforms.inductor")
 def _inductor(bench: Bench) -> Messages:
+    compilers = ("c++", "g++", "clang++", os.environ.get("CXX", "c++"))
+    if not any(map(shutil.which, compilers)):
+        raise Unavailable("inductor needs a C++ compiler, and there is none")
     yield from _compiled(bench, "inductor", (5, 1023), dynamic=False)
 
 
