@@ -47,18 +47,21 @@ class Clause:
         """Whether ``profile`` runs it."""
         return PROFILE_ORDER.index(self.profile) <= PROFILE_ORDER.index(profile)
 
+    def dtypes_for(self, target: Target) -> tuple[str, ...]:
+        """The dtypes of the target that it looks at."""
+        first = [d for d in self.first_of if d in target.dtypes][:1]
+        return tuple(d for d in self.dtypes if d in (first or target.dtypes))
+
     def applies(self, target: Target, dtype: str) -> bool:
         """Whether ``target`` claims what the clause speaks about, for the promoted ``dtype``."""
         pairs = itertools.combinations(target.dtypes, 2)
         mixed = any(promote(*pair) == dtype for pair in pairs)
         return (
-            dtype in self.dtypes
-            and dtype in target.dtypes
+            dtype in self.dtypes_for(target)
             and self.claims <= target.claims
             and any(r in target.reductions for r in self.reductions)
             and (mixed or not self.id.startswith("dtypes.mixed"))
             and (len(target.reductions) > 1 or not self.every_reduction)
-            and (not self.first_of or dtype == next(d for d in self.first_of if d in target.dtypes))
         )
 
 
@@ -99,7 +102,6 @@ CLAUSES: tuple[Clause, ...] = (
     _clause(
         "value.large",
         "The value holds for 2^24 elements and more.",
-        profile="default",
         first_of=TELLING,
     ),
     _clause(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from conformance.attribution import Finding
+from conformance.case import FLOAT_DTYPES
 from conformance.clauses import CLAUSES, Clause
 from conformance.scripts import script
 from conformance.shards import Row, Session, ShardResult, minimised
@@ -60,12 +62,13 @@ def conclude(
     ended: bool = True,
 ) -> Verdict:
     """The verdict: a row for each clause that matches ``selected``, for each dtype it speaks of."""
+    show = functools.partial(script, target, device=device, seed=seed)
     rows = [
-        _row(target, clause, dtype, profile, total)
+        _row(target, clause, dtype, profile, total, show)
         for clause in CLAUSES
         if fnmatch.fnmatchcase(clause.id, selected)
-        for dtype in clause.dtypes
-        if dtype in target.dtypes or (clause.id, dtype) in total.findings
+        for dtype in FLOAT_DTYPES
+        if dtype in clause.dtypes_for(target) or (clause.id, dtype) in total.findings
     ]
     return Verdict(
         target=target.name,
@@ -85,7 +88,12 @@ def conclude(
 
 
 def _row(
-    target: Target, clause: Clause, dtype: str, profile: str, total: ShardResult
+    target: Target,
+    clause: Clause,
+    dtype: str,
+    profile: str,
+    total: ShardResult,
+    show: Callable[[Finding], str],
 ) -> ClauseResult:
     row: Row = (clause.id, dtype)
     finding, examples = total.findings.get(row), total.tally.get(row, 0)
@@ -98,7 +106,7 @@ def _row(
             max(examples, 1),
             message=finding.message,
             case=finding.case.to_json() if finding.case else None,
-            script=script(target, finding),
+            script=show(finding),
         )
     if examples:
         worst = total.worst.get(row)

@@ -40,7 +40,7 @@ _LARGER = (131073, 262147, 3 * 2**18, 2**20 + 3, 2**22 + 1)
 PROFILES = {
     p.name: p
     for p in (
-        Profile("quick", 2, 15, (4097, 65537, 2**20 + 3), pairs_step=5, climb=False),
+        Profile("quick", 2, 15, (4097, 65537), pairs_step=5, climb=False),
         Profile("default", 16, 40, (*_LARGE, *_LARGER), pairs_step=1, climb=True),
         Profile(
             "release", 128, 100, (*_LARGE, *_LARGER, 2**20 - 1, 2**24 + 1), pairs_step=1, climb=True

@@ -52,9 +52,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _cell(rows: list[dict[str, Any]]) -> str:
-    applied = [r for r in rows if r["status"] != "unclaimed"]
+    applied = [r for r in rows if r["status"] not in ("unclaimed", "not_in_profile")]
     if not applied:
-        return "unclaimed" if rows else "-"
+        return rows[0]["status"].replace("_", " ") if rows else "-"
     good = [r for r in applied if r["status"] == "pass"]
     musts = [r for r in applied if r["status"] in BROKEN_STATUSES and r["level"] == "must"]
     worst = [r["worst"] for r in good if r["worst"] is not None]

@@ -17,10 +17,15 @@ _IMPORT = {
 }
 
 
-def script(target: Target, finding: Finding) -> str:
-    """The source of a script that shows the deviation; empty where there is no case to show."""
+def script(target: Target, finding: Finding, device: str, seed: int) -> str:
+    """The source of a script that shows the deviation; empty where there is no case to show.
+
+    An experiment is several calls: its script runs it again, and so needs the suite.
+    """
     case = finding.case
-    if case is None or max(case.input.size, case.target.size) > LIMIT:
+    if case is None:
+        return _experiment(target, finding, device, seed)
+    if max(case.input.size, case.target.size) > LIMIT:
         return ""
     lines = [
         f"# {target.name} breaks {finding.clause} ({finding.dtype}).",
@@ -42,6 +47,24 @@ def script(target: Target, finding: Finding) -> str:
     lines.append("print('result', result)")
     lines += _backward_lines(case)
     return "\n".join(lines) + "\n"
+
+
+def _experiment(target: Target, finding: Finding, device: str, seed: int) -> str:
+    if finding.status == "unavailable":
+        return ""
+    spec = target.source or target.name
+    bench = f"Bench(resolve({spec!r}), {finding.dtype!r}, {device!r}, {seed})"
+    return "\n".join(
+        [
+            f"# {target.name} breaks {finding.clause} ({finding.dtype}).",
+            f"# {finding.message}",
+            "from conformance.experiments import Bench, run_experiment",
+            "from targets import resolve",
+            "",
+            f"print(*run_experiment({finding.clause!r}, {bench}))",
+            "",
+        ]
+    )
 
 
 def _import_lines(target: Target) -> list[str]:
