@@ -56,6 +56,9 @@ def judge_observation(case: Case, seen: Observation) -> Judgement:
 
 def _purity(seen: Observation) -> list[Deviation]:
     found = [Deviation("purity.state", f"a call changed {text}") for text in seen.settings]
+    for name in seen.attributes:
+        text = f"a call changed requires_grad or .grad of {name}"
+        found.append(Deviation("purity.attributes", text))
     for name in seen.changed:
         clause = "purity.grad_output" if name == "grad_output" else "purity.inputs"
         text = f"{name}: its memory or its version counter changed during the call"

@@ -39,6 +39,7 @@ class Observation:
     ``rubbish``: what came back instead of a tensor. ``raised``, ``raised_backward``: the exception
     as text. ``gradients``: for each operand that needs one; a missing gradient is None.
     ``changed``: the tensors handed in whose memory or version counter was not as before.
+    ``attributes``: the operands whose ``requires_grad`` or ``.grad`` was not as before.
     ``settings``: what the call changed in torch's settings (put back since).
     """
 
@@ -49,6 +50,7 @@ class Observation:
     raised_backward: str | None = None
     gradients: dict[str, Seen | None] = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
+    attributes: list[str] = field(default_factory=list)
     alias: str | None = None
     settings: list[str] = field(default_factory=list)
 
@@ -62,6 +64,7 @@ def observe(target: Target, case: Case, device: str) -> Observation:
     """Run ``case`` once: the loss and, where an operand needs one, its gradient."""
     x = make(case.input, device, case.needs[0])
     y = x if case.same else make(case.target, device, case.needs[1])
+    needs = {n: t.tensor.requires_grad for n, t in zip(OPERANDS, (x, y), strict=True)}
     versions = (x.tensor._version, y.tensor._version)
     seen, settings, grad_output = Observation(), Settings.now(), None
     with _MODES[case.mode]():
@@ -72,6 +75,8 @@ def observe(target: Target, case: Case, device: str) -> Observation:
         grad_output = _backward(case, device, result, x, y, seen)
         seen.settings += settings.changes()
     for name, made, version in zip(OPERANDS, (x, y), versions, strict=True):
+        if made.tensor.requires_grad != needs[name] or made.tensor.grad is not None:
+            seen.attributes.append(name)
         if made.tensor._version != version or made.changed():
             seen.changed.append(name)
     if grad_output is not None and (grad_output.tensor._version or grad_output.changed()):

@@ -134,6 +134,8 @@ SHAPES: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
     ((33,), (33,)),
     ((130,), (130,)),
     ((9, 57), (9, 57)),
+    ((130, 3), (130, 3)),
+    ((3, 70), (3, 70)),
 )
 TAILS = (*range(2, 34), 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 513, 1000, 1023, 1025, 2049)
 LAYOUT_PAIRS = (
@@ -177,6 +179,7 @@ GRAD_OUTPUTS = (
     ("ordinary", "contiguous"),
     ("negative", "contiguous"),
     ("zero", "contiguous"),
+    ("near_one", "contiguous"),
     ("large", "contiguous"),
     ("tiny", "contiguous"),
     ("subnormal", "contiguous"),
@@ -314,15 +317,18 @@ def _pairs(target: Target) -> Iterator[Case]:
 
 
 def scale(target: Target, n: int, seed: int) -> Iterator[Case]:
-    """Large sizes: drifting sums, a spike at a telling position, broadcasting, gradients."""
+    """Large sizes: drifting sums, a spike at a telling position, gradients.
+
+    To 2^13 elements every dtype meets every filling, to 2^17 one of them, beyond it one dtype does.
+    """
     dtypes = [d for d in ("float32", "float16", "bfloat16", "float64") if d in target.dtypes]
     reductions = [r for r in ("mean", "sum", "none") if r in target.reductions]
+    fills = (("constant", "zero"), ("spike", "zero"), ("ordinary", "ordinary"))
     for k, reduction in enumerate(reductions[:1] if n > 2**21 else reductions):
-        for dtype in dtypes if n <= 2**13 else [dtypes[(n + k) % len(dtypes) if k else 0]]:
+        for i, dtype in enumerate(dtypes if n <= 2**17 else [dtypes[(n + k) % len(dtypes)]]):
             case = with_shapes(plain(dtype, reduction), (n,), (n,))
-            fills = (("constant", "zero"), ("spike", "zero"), ("ordinary", "ordinary"))
-            for j, fill in enumerate(fills if n <= 2**17 else fills[k : k + 1]):
-                filled = reseeded(with_fills(case, *fill, False), seed + j)
+            for j in range(3) if n <= 2**13 else [(i + k) % 3]:
+                filled = reseeded(with_fills(case, *fills[j], False), seed + j)
                 if n > 2**18 or (n > 2**17 and k):
                     filled = with_needs(filled, False, False)
                 yield from within(target, filled)

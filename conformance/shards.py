@@ -239,6 +239,7 @@ _ALWAYS = (
     "purity.inputs",
     "purity.grad_output",
     "purity.alias",
+    "purity.attributes",
 )
 
 

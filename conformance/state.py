@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
 import random
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +25,13 @@ _SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], Any]], ...] = (
         torch.use_deterministic_algorithms,
     ),
     ("anomaly mode", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    (
+        "the precision of float32 matmul",
+        torch.get_float32_matmul_precision,
+        torch.set_float32_matmul_precision,
+    ),
+    ("numpy's handling of errors", np.geterr, lambda errors: np.seterr(**errors)),
+    ("the garbage collector", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
 )
 
 
@@ -61,22 +70,50 @@ def fresh_randomness(seed: int) -> Iterator[None]:
         random.setstate(before[2])
 
 
+# Functions that verdicts on other code rest on, as they were before any target was called.
+_FUNCTIONS: tuple[tuple[Any, str], ...] = (
+    (torch.nn.functional, "mse_loss"),
+    (torch, "allclose"),
+    (torch, "equal"),
+    (torch.testing, "assert_close"),
+    (torch.autograd, "grad"),
+    (torch.autograd, "backward"),
+    (torch.Tensor, "backward"),
+    (torch.Tensor, "__sub__"),
+    (torch.Tensor, "mean"),
+    (np, "allclose"),
+    (np, "array_equal"),
+    (np, "isclose"),
+    (np.testing, "assert_allclose"),
+)
+_ORIGINAL = tuple(getattr(owner, name) for owner, name in _FUNCTIONS)
+
+
+def _replaced() -> list[str]:
+    """Functions of torch and NumPy that are not their own any more."""
+    return [
+        f"{owner.__name__}.{name}"
+        for (owner, name), original in zip(_FUNCTIONS, _ORIGINAL, strict=True)
+        if getattr(owner, name) is not original
+    ]
+
+
 def world() -> dict[str, Any]:
-    """What is too dear to look at after every call: random states, filters, functions."""
+    """What is too dear to look at after every call: random states, filters, settings."""
     return {
         "torch's random state": bytes(torch.get_rng_state().numpy()),
         "numpy's random state": repr(np.random.get_state(legacy=False)),
         "Python's random state": random.getstate(),
         "the warning filters": tuple(warnings.filters),
-        "torch.nn.functional.mse_loss": torch.nn.functional.mse_loss,
-        "torch.allclose": torch.allclose,
-        "torch.autograd.grad": torch.autograd.grad,
-        "torch.Tensor.backward": torch.Tensor.backward,
-        "numpy.array_equal": np.array_equal,
+        "the default device": torch.get_default_device(),
+        "autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")),
+        "the environment": dict(os.environ),
+        "subnormal numbers (flushed to zero)": float(torch.tensor(1e-310, dtype=torch.float64) * 1),
     }
 
 
 def world_changes(before: dict[str, Any]) -> list[str]:
-    """The names of what :func:`world` finds changed."""
+    """The names of what :func:`world` finds changed, and of functions that were replaced."""
     after = world()
-    return [name for name, value in before.items() if value != after[name]]
+    changed = [name for name, value in before.items() if value != after[name]]
+    return changed + _replaced()

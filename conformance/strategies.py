@@ -23,6 +23,7 @@ CALLS = 8  # of one scenario
 T = TypeVar("T")
 
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33)
+LONG = (65, 70, 129, 200)  # rows and columns of a matrix, past what one block works on
 LINES = (1, 2, 3, 5, 8, 13, 31, 32, 33, 63, 65, 100, 127, 129, 192, 255, 257, 384, 513, 1000, 1025)
 OPERAND_LAYOUTS = tuple(LAYOUTS)
 PLAIN_FILLS = (("ordinary", "ordinary", False), *plans.FILLS)
@@ -91,7 +92,7 @@ def _shapes(draw: Any, target: Target) -> tuple[tuple[int, ...], tuple[int, ...]
     if dims <= 1:
         shape: tuple[int, ...] = (_pick(draw, LINES),) if dims else ()
     else:
-        sizes = SIZES if dims < 4 else SIZES[:4]
+        sizes = {2: (*SIZES, *LONG), 3: SIZES}.get(dims, SIZES[:4])
         shape = tuple(_pick(draw, sizes) for _ in range(dims))
     if "empty" in target.claims and dims and not draw(st.integers(0, 15)):
         where = draw(st.integers(0, dims - 1))

@@ -172,6 +172,12 @@ def _tiny(bits: Bits, fmt: Format) -> Floats:
     return bits.scaled(exponent, exponent + 2)
 
 
+def _near_one(bits: Bits, fmt: Format) -> Floats:
+    """A little more than 1, but more than rounding explains."""
+    exponent = fmt.precision // 2 + bits.below(fmt.precision - 3 - fmt.precision // 2)
+    return np.asarray(1 + np.ldexp(1.0, -exponent), np.float64)
+
+
 # In the order in which a shrinking case prefers them.
 REGIMES: dict[str, Regime] = {
     "one": _one,
@@ -179,6 +185,7 @@ REGIMES: dict[str, Regime] = {
     "integers": _integers,
     "zero": _zero,
     "negative": _negative,
+    "near_one": _near_one,
     "small": _small,
     "constant": _constant,
     "ramp": _ramp,

@@ -17,12 +17,12 @@ import os
 import statistics
 import sys
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+import torch._dynamo  # here, so that no trial pays for importing it
 
 from conformance.clauses import BY_ID, CLAUSES
 from conformance.merging import conclude, merged
@@ -71,11 +71,9 @@ class Task:
 
 
 def trial(task: Task) -> Trial:
-    """Judge one implementation; in a process that others use as well."""
+    """Judge one implementation, in a process of its own: some leave the world changed."""
     torch.set_num_threads(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return early(BANK[task.name], task) if task.early else whole(BANK[task.name], task)
+    return early(BANK[task.name], task) if task.early else whole(BANK[task.name], task)
 
 
 def early(target: Target, task: Task) -> Trial:
@@ -186,9 +184,9 @@ class Power:
 
 
 def measure(tasks: Sequence[Task], jobs: int) -> Iterator[Trial]:
-    """The trials, as they end."""
-    context = multiprocessing.get_context("fork")
-    with concurrent.futures.ProcessPoolExecutor(jobs, context) as pool:
+    """The trials, as they end. Each process is forked from one that has imported all this."""
+    context = multiprocessing.get_context("forkserver")
+    with concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
         futures = [pool.submit(trial, task) for task in tasks]
         for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
             done = future.result()
@@ -250,9 +248,9 @@ def write(power: Power, folder: Path) -> None:
 
 
 def tasks_of(options: argparse.Namespace) -> list[Task]:
-    broken = [m.target.name for m in MUTANTS]
-    lenient = [m.target.name for m in LENIENT]
-    right = [t.name for t in RIGHT]
+    broken = options.only or [m.target.name for m in MUTANTS]
+    lenient = [] if options.only else [m.target.name for m in LENIENT]
+    right = [] if options.only else [t.name for t in RIGHT]
     profile = "quick" if options.quick else "default"
     seeds = range(options.seed, options.seed + options.seeds)
     tasks = [Task(n, p, s) for n, s, p in itertools.product(right, seeds, options.profiles)]
@@ -268,6 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1, help="how many, for the right ones")
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, help="for the right ones")
+    parser.add_argument("--only", nargs="+", help="the names of mutants; no right ones")
     parser.add_argument("--right-only", action="store_true", help="leave the mutants out")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=Path("power"), help="the folder to write")
@@ -275,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.profiles = options.profiles or ["quick" if options.quick else "default"]
     start = time.perf_counter()
     trials = measure(tasks_of(options), options.jobs)
-    power = assemble(trials, complete=not (options.quick or options.right_only))
+    power = assemble(trials, complete=not (options.quick or options.right_only or options.only))
     write(power, options.out)
     print(summary(power))
     print(f"{time.perf_counter() - start:.0f} s with {options.jobs} jobs; {options.out}/power.csv")

@@ -16,9 +16,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from targets import Target
 from tests.mutants import MUTANTS, Mutant
-from tests.mutants.kernels import _losing, _reading
-from tests.mutants.mutant import by_rule, elementwise, mutant, right, right_rule
+from tests.mutants.broadcasting import folding
+from tests.mutants.kernels import losing
+from tests.mutants.mutant import (
+    Witness,
+    by_rule,
+    by_squares,
+    by_sum,
+    by_value,
+    elementwise,
+    mutant,
+    right,
+    right_rule,
+    viewed,
+)
+from tests.mutants.witnesses import restored
 from tests.right import RIGHT
 
 TOLERANCE = {
@@ -31,22 +45,22 @@ REMAINDER = (
     mutant("right", right, "value"),
     mutant("rule", by_rule(right_rule), "value"),
     mutant("elementwise", elementwise(lambda x, y: (x - y).square(), "right"), "value"),
-    mutant("losing", _losing(lambda n: n, "right"), "value"),
-    mutant("reading", _reading(lambda x: x.detach(), "right"), "value"),
+    mutant("value", by_value(right), "value"),
+    mutant("squares", by_squares(lambda s: s), "value"),
+    mutant("sum", by_sum(Tensor.sum), "value"),
+    mutant("losing", losing(lambda n: n, "right"), "value"),
+    mutant("viewed", viewed(lambda x: x), "value"),
+    mutant("folding", folding(), "value"),
 )
 
 
 @contextmanager
-def settings_restored() -> Iterator[None]:
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_num_threads(1)  # several wait for each other on a busy machine
-    try:
-        with torch.random.fork_rng(), torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.set_num_threads(threads)
+def in_peace() -> Iterator[None]:
+    """One thread (several wait for each other on a busy machine), and the world put back."""
+    with restored():
+        torch.set_num_threads(1)
+        warnings.simplefilter("ignore")
+        yield
 
 
 def settings() -> tuple[Any, ...]:
@@ -183,16 +197,29 @@ def survives(target: Any) -> bool:
     return refuses(target.loss)
 
 
+def shown_wrong(witness: Witness | None, target: Target) -> bool:
+    return witness(target) if witness else not survives(target)
+
+
+OWN = [m for m in MUTANTS if m.witness]
+
+
 @pytest.mark.parametrize("mutant", REMAINDER, ids=lambda m: m.target.name)
 def test_the_shared_remainder_is_right(mutant: Mutant) -> None:
-    with settings_restored():
+    with in_peace():
         assert survives(mutant.target)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.target.name)
 def test_every_mutant_is_wrong_somewhere(mutant: Mutant) -> None:
-    with settings_restored():
-        assert not survives(mutant.target)
+    with in_peace():
+        assert shown_wrong(mutant.witness, mutant.target)
+
+
+@pytest.mark.parametrize("mutant", OWN, ids=lambda m: m.target.name)
+def test_a_witness_has_nothing_against_a_right_loss(mutant: Mutant) -> None:
+    with in_peace():
+        assert not shown_wrong(mutant.witness, REMAINDER[0].target)
 
 
 def test_names_are_unique() -> None:

@@ -1,22 +1,50 @@
-"""Broken implementations, each with one realistic defect: the suite must reject every one."""
+"""Broken implementations, each with one realistic defect: the suite must reject every one.
 
+``LENIENT`` break a clause of level ``should`` alone: they conform, and the clause is reported.
+"""
+
+from .autograd import AUTOGRAD_MUTANTS
 from .broadcasting import BROADCASTING_MUTANTS
+from .calls import CALL_MUTANTS
+from .cheats import CHEAT_MUTANTS
+from .determinism import DETERMINISM_MUTANTS
 from .dtypes import DTYPE_MUTANTS
+from .errors import ERROR_MUTANTS
 from .functions import FUNCTION_MUTANTS
+from .indexing import INDEXING_MUTANTS
 from .kernels import KERNEL_MUTANTS
+from .lenient import LENIENT
+from .metamorphic import METAMORPHIC_MUTANTS
+from .module import MODULE_MUTANTS
+from .museum import MUSEUM_MUTANTS
 from .mutant import Mutant
 from .numerics import NUMERIC_MUTANTS
 from .reductions import REDUCTION_MUTANTS
+from .resources import RESOURCE_MUTANTS
 from .state import STATE_MUTANTS
+# from .transforms import TRANSFORM_MUTANTS
+from .values import VALUE_MUTANTS
 
 MUTANTS: tuple[Mutant, ...] = (
     *REDUCTION_MUTANTS,
     *KERNEL_MUTANTS,
+    *INDEXING_MUTANTS,
     *FUNCTION_MUTANTS,
-    *STATE_MUTANTS,
-    *DTYPE_MUTANTS,
     *NUMERIC_MUTANTS,
+    *VALUE_MUTANTS,
+    *DTYPE_MUTANTS,
     *BROADCASTING_MUTANTS,
+    *STATE_MUTANTS,
+    *CHEAT_MUTANTS,
+    *MUSEUM_MUTANTS,
+    *CALL_MUTANTS,
+    *AUTOGRAD_MUTANTS,
+    # *TRANSFORM_MUTANTS,
+    *DETERMINISM_MUTANTS,
+    *METAMORPHIC_MUTANTS,
+    *MODULE_MUTANTS,
+    *RESOURCE_MUTANTS,
+    *ERROR_MUTANTS,
 )
 
-__all__ = ["MUTANTS", "Mutant"]
+__all__ = ["LENIENT", "MUTANTS", "Mutant"]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from targets.operands import check_reduction, prepare
+from targets import Target
 
 from .mutant import (
+    Gradients,
     Mutant,
+    Pair,
+    by_gradients,
     by_rule,
     first_element,
     memory,
     mutant,
-    reduce,
+    right,
+    right_gradients,
     right_rule,
 )
+from .witnesses import against_zeros, wrong_gradient
+
+# --- grad_output
 
 
 def ignores_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
@@ -30,14 +35,53 @@ def first_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
     return right_rule(d, g[first_element(g)] if g.numel() else g, scale)
 
 
+def mean_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Takes the mean of grad_output for all."""
+    return right_rule(d, g.double().mean().to(g.dtype), scale)
+
+
 def dense_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
     """Reads grad_output as if it were contiguous; an expanded one too."""
     return right_rule(d, memory(g), scale)
 
 
+def grad_output_offset(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Reads grad_output from the start of its storage."""
+    return right_rule(d, g.as_strided(g.shape, g.stride(), 0), scale)
+
+
+def rows_of_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Takes grad_output to be constant along the last dimension."""
+    return right_rule(d, g[..., :1] if g.dim() and g.numel() else g, scale)
+
+
 def magnitude_of_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
     """Loses the sign of grad_output."""
     return right_rule(d, g.abs(), scale)
+
+
+def finite_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """NaN and infinities in grad_output are taken for 0."""
+    return right_rule(d, g.nan_to_num(0.0, 0.0, 0.0), scale)
+
+
+def skips_zero_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Where grad_output is 0 there is nothing to do: not so for an infinite d."""
+    gradient = right_rule(d, g, scale)
+    return torch.where(g == 0, torch.zeros_like(gradient), gradient)
+
+
+def grad_output_float32(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """grad_output is passed to the kernel as float32, beside float64 too."""
+    return right_rule(d, g.float(), scale)
+
+
+def grad_output_nearly_one(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """A grad_output within a thousandth of 1 needs no multiplication."""
+    return right_rule(d, torch.where((g - 1).abs() < 1e-3, torch.ones_like(g), g), scale)
+
+
+# --- factors
 
 
 def no_factor_two(d: Tensor, g: Tensor, scale: float) -> Tensor:
@@ -50,14 +94,17 @@ def unscaled(d: Tensor, g: Tensor, scale: float) -> Tensor:
     return right_rule(d, g, 2.0)
 
 
-def zeros(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """A gradient of zeros."""
-    return torch.zeros_like(d)
+def divided_always(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Sum and none are divided by n too."""
+    return right_rule(d, g, 2 / max(d.numel(), 1))
 
 
-def wrong_sign(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """The target's gradient has the input's sign."""
-    return -right_rule(d, g, scale)
+def slightly_more(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """A relative error of 10⁻⁴."""
+    return right_rule(d, g, scale * 1.0001)
+
+
+# --- arithmetic
 
 
 def coarse(d: Tensor, g: Tensor, scale: float) -> Tensor:
@@ -65,15 +112,56 @@ def coarse(d: Tensor, g: Tensor, scale: float) -> Tensor:
     return right_rule(d.bfloat16(), g.bfloat16(), scale).to(d.dtype)
 
 
+def expanded(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Pair:
+    """2x·g/n − 2y·g/n, which cancels."""
+    first = right_rule(x, g, scale) - right_rule(y, g, scale)
+    return first, -first
+
+
+def differences(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """A finite difference, with a step of a thousandth."""
+    step = 1e-3
+    return ((d + step).square() - d.square()) / step * (scale / 2) * g
+
+
+def from_loss(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """2·loss/d, which overflows, underflows and divides by 0."""
+    return scale * g * (d.square() / d)
+
+
+def flushed(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Subnormal gradients are flushed to 0."""
+    gradient = right_rule(d, g, scale)
+    return gradient.masked_fill(gradient.abs() < torch.finfo(d.dtype).tiny, 0)
+
+
+def tail(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """The gradient past the last whole vector of 32 is 0, after a whole one."""
+    flat, n = right_rule(d, g, scale).reshape(-1), d.numel()
+    if n > 32:
+        flat = flat.index_fill(0, torch.arange(n - n % 32, n), 0)
+    return flat.reshape(d.shape)
+
+
+def lost_row(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """The last row's gradient is left out, as padding."""
+    gradient = right_rule(d, g, scale)
+    if gradient.dim() > 1 and gradient.shape[0] > 1:
+        gradient[-1] = 0
+    return gradient
+
+
+# --- values
+
+
 def masks_nan(d: Tensor, g: Tensor, scale: float) -> Tensor:
     """A NaN in the gradient becomes 0."""
-    return right_rule(d, g, scale).nan_to_num(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+    return right_rule(d, g, scale).nan_to_num(0.0, torch.inf, -torch.inf)
 
 
 def clamps_inf(d: Tensor, g: Tensor, scale: float) -> Tensor:
     """An infinite gradient becomes the largest number."""
-    gradient = right_rule(d, g, scale)
-    return gradient.nan_to_num(nan=torch.nan)
+    return right_rule(d, g, scale).nan_to_num(nan=torch.nan)
 
 
 def clips(d: Tensor, g: Tensor, scale: float) -> Tensor:
@@ -81,94 +169,186 @@ def clips(d: Tensor, g: Tensor, scale: float) -> Tensor:
     return right_rule(d, g, scale).clamp(-1, 1)
 
 
-def skips_zero_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """Where grad_output is 0 there is nothing to do: not so for an infinite d."""
+def negative_lost(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Where d is negative there is no gradient."""
+    return right_rule(d.masked_fill(d < 0, 0), g, scale)
+
+
+def zero_at_overflow(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Where the square overflows there is no gradient."""
     gradient = right_rule(d, g, scale)
-    return torch.where(g == 0, torch.zeros_like(gradient), gradient)
+    return gradient.masked_fill(d.square().isinf(), 0)
 
 
-class _Broadcasting(torch.autograd.Function):
-    """Broadcasts inside; ``defect`` says what its backward gets wrong."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str, defect: str) -> Tensor:
-        ctx.save_for_backward(x, y)
-        ctx.mean, ctx.defect = reduction == "mean", defect
-        a, b = prepare(x, y)
-        return reduce((a - b).square(), reduction)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, y = ctx.saved_tensors
-        a, b = prepare(x, y)
-        n = x.numel() if ctx.defect == "n" else a.numel()
-        whole = right_rule(a - b, g, 2 / max(n, 1) if ctx.mean else 2.0)
-
-        def back(gradient: Tensor, operand: Tensor) -> Tensor:
-            if ctx.defect == "mean" and operand.shape != gradient.shape:
-                missing = gradient.numel() / max(operand.numel(), 1)
-                gradient = gradient / max(missing, 1)
-            elif ctx.defect == "first" and operand.numel() < gradient.numel():
-                return gradient.reshape(-1)[: operand.numel()].reshape(operand.shape).to(operand)
-            return gradient.sum_to_size(operand.shape).to(operand.dtype)
-
-        first, second, _, _ = ctx.needs_input_grad
-        return back(whole, x) if first else None, -back(whole, y) if second else None, None, None
+# --- which operand
 
 
-def _broadcasting(x: Tensor, y: Tensor, reduction: str, defect: str) -> Tensor:
-    apply: Any = _Broadcasting.apply
-    result: Tensor = apply(x, y, check_reduction(reduction), defect)
-    return result
-
-
-def n_of_input(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """1/n in the gradient is taken from the input's own size."""
-    return _broadcasting(x, y, reduction, "n")
-
-
-def averages_back(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """The gradient of a broadcast operand is averaged, not summed."""
-    return _broadcasting(x, y, reduction, "mean")
-
-
-def no_sum_back(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """The gradient of a broadcast operand is cut to its size, not summed."""
-    return _broadcasting(x, y, reduction, "first")
+def wrong_sign(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """The target's gradient has the input's sign."""
+    return -right_rule(d, g, scale)
 
 
 def target_detached(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """The target gets no gradient at all."""
-    a, b = prepare(x, y.detach())
-    return reduce((a - b).square(), reduction)
+    return right(x, y.detach(), reduction)
 
 
-def input_needed(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """The sum for the mean, where only the target requires a gradient."""
-    a, b = prepare(x, y)
-    s = (a - b).square()
-    only_target = y.requires_grad and not x.requires_grad
-    return s.sum() if reduction == "mean" and only_target else reduce(s, reduction)
+def swapped(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Pair:
+    """Each operand gets the other's gradient."""
+    first, second = right_gradients(x, y, g, scale)
+    return second, first
+
+
+def doubled(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Pair:
+    """The input's gradient is twice what it should be."""
+    first, second = right_gradients(x, y, g, scale)
+    return 2 * first, second
+
+
+def lost(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Pair:
+    """There are no gradients."""
+    return None, None
+
+
+def _where(needs: tuple[bool, bool], wrong: Gradients, x: Tensor, y: Tensor, red: str) -> Tensor:
+    """``wrong`` where exactly these operands need a gradient, else the right ones."""
+    is_so = (x.requires_grad, y.requires_grad) == needs
+    return by_gradients(wrong if is_so else right_gradients)(x, y, red)
+
+
+def both_needed(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The input's gradient is doubled where the target needs one too."""
+    return _where((True, True), doubled, x, y, reduction)
+
+
+def target_alone(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The target's gradient is the input's where the input needs none."""
+    return _where((False, True), swapped, x, y, reduction)
+
+
+def target_beside_input(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The target's gradient is only made beside the input's."""
+    return _where((False, True), lost, x, y, reduction)
+
+
+def negated_in_place(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Pair:
+    """The target's gradient is the input's, negated in place: they share their memory."""
+    first, _ = right_gradients(x, y, g, scale)
+    return first, first.neg_()
+
+
+# --- the graph
+
+
+def detached(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The result is cut off from its operands."""
+    return right(x, y, reduction).detach()
+
+
+def always_needs(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The result always needs a gradient."""
+    result = right(x, y, reduction)
+    return result if result.requires_grad else result.requires_grad_()
+
+
+def scalar_raises(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """The backward of a 0-d loss of 0-d operands raises."""
+    if d.dim() == 0:
+        raise RuntimeError("expected at least one dimension")
+    return right_rule(d, g, scale)
+
+
+def empty_raises(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """The backward of a mean of nothing divides by zero."""
+    if d.numel() == 0:
+        raise RuntimeError("integer division by zero")
+    return right_rule(d, g, scale)
+
+
+# --- witnesses
+
+
+def line() -> tuple[Tensor, Tensor]:
+    """Three elements."""
+    return torch.tensor([1.0, 2, 3]), torch.zeros(3)
+
+
+def needs_unasked(target: Target) -> bool:
+    """The result needs a gradient that nobody asked for."""
+    return bool(target.loss(*line(), reduction="mean").requires_grad)
 
 
 FUNCTION_MUTANTS: tuple[Mutant, ...] = (
     mutant("ignores-grad-output", by_rule(ignores_grad_output), "grad_output", "gradient"),
     mutant("first-grad-output", by_rule(first_grad_output), "grad_output", "gradient"),
+    mutant("mean-grad-output", by_rule(mean_grad_output), "grad_output", "gradient"),
     mutant("dense-grad-output", by_rule(dense_grad_output), "grad_output", "gradient"),
+    mutant(
+        "grad-output-offset",
+        by_rule(grad_output_offset),
+        "grad_output",
+        witness=wrong_gradient(line, lambda: torch.arange(6.0)[3:]),
+    ),
+    mutant("grad-output-rows", by_rule(rows_of_grad_output), "grad_output", "gradient"),
     mutant("unsigned-grad-output", by_rule(magnitude_of_grad_output), "grad_output", "gradient"),
+    mutant(
+        "grad-output-finite",
+        by_rule(finite_grad_output),
+        "grad_output",
+        witness=wrong_gradient(line, lambda: torch.tensor([torch.nan, 1, torch.inf])),
+    ),
     mutant("skips-zeros", by_rule(skips_zero_grad_output), "grad_output", "gradient"),
+    mutant(
+        "grad-output-float32",
+        by_rule(grad_output_float32),
+        "grad_output",
+        "gradient",
+        witness=wrong_gradient(
+            against_zeros(torch.ones(3).double()),
+            lambda: torch.full((3,), 1.1, dtype=torch.float64),
+            rtol=1e-12,
+        ),
+    ),
+    mutant("grad-output-nearly-one", by_rule(grad_output_nearly_one), "grad_output"),
     mutant("no-factor-two", by_rule(no_factor_two), "gradient"),
     mutant("unscaled-gradient", by_rule(unscaled), "gradient", reductions=("mean",)),
-    mutant("target-zeros", by_rule(right_rule, zeros), "gradient"),
-    mutant("target-sign", by_rule(right_rule, wrong_sign), "gradient"),
-    mutant("target-detached", target_detached, "gradient"),
-    mutant("input-needed", input_needed, "gradient", "value"),
+    mutant("gradient-divided-always", by_rule(divided_always), "gradient"),
+    mutant("gradient-slightly-more", by_rule(slightly_more), "gradient"),
     mutant("coarse-gradient", by_rule(coarse), "gradient"),
+    mutant("gradient-expanded", by_gradients(expanded), "gradient"),
+    mutant("gradient-differences", by_rule(differences), "gradient"),
+    mutant("gradient-from-loss", by_rule(from_loss), "gradient"),
+    mutant(
+        "gradient-flushed",
+        by_rule(flushed),
+        "gradient",
+        witness=wrong_gradient(against_zeros(torch.full((3,), 1e-39)), rtol=1e-4),
+    ),
+    mutant("gradient-lost-tail", by_rule(tail), "gradient"),
+    mutant("gradient-lost-row", by_rule(lost_row), "gradient"),
     mutant("masks-nan", by_rule(masks_nan), "gradient"),
     mutant("clamps-inf", by_rule(clamps_inf), "gradient"),
     mutant("clips", by_rule(clips), "gradient"),
-    mutant("n-of-input", n_of_input, "broadcasting", "gradient"),
-    mutant("averages-back", averages_back, "broadcasting", "gradient"),
-    mutant("no-sum-back", no_sum_back, "broadcasting", "gradient"),
+    mutant("gradient-negative-lost", by_rule(negative_lost), "gradient"),
+    mutant("gradient-zero-at-overflow", by_rule(zero_at_overflow), "gradient"),
+    mutant("target-sign", by_rule(right_rule, wrong_sign), "gradient"),
+    mutant("target-detached", target_detached, "gradient"),
+    mutant("both-needed", both_needed, "gradient"),
+    mutant("target-alone", target_alone, "gradient", witness=wrong_gradient(needs=(False, True))),
+    mutant(
+        "target-beside-input",
+        target_beside_input,
+        "gradient",
+        witness=wrong_gradient(needs=(False, True)),
+    ),
+    mutant("negated-in-place", by_gradients(negated_in_place), "gradient"),
+    mutant("detached", detached, "gradient"),
+    mutant("always-needs", always_needs, "gradient", witness=needs_unasked),
+    mutant(
+        "scalar-backward-raises",
+        by_rule(scalar_raises),
+        "gradient",
+        witness=wrong_gradient(lambda: (torch.tensor(3.0), torch.tensor(1.0))),
+    ),
+    mutant("empty-backward-raises", by_rule(empty_raises), "gradient"),
 )

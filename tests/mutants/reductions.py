@@ -1,14 +1,15 @@
-"""Broken sums and means."""
+"""Wrong reductions: another factor, divisor, extent or shape."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from targets.operands import check_reduction, prepare
+from targets import Target
+from targets.operands import prepare
 
-from .mutant import Mutant, mutant, reduce, right, with_value
+from .mutant import Mutant, by_value, mutant, reduce, right, widened
+from .witnesses import against_zeros, wrong_value
 
 
 def _squares(x: Tensor, y: Tensor) -> Tensor:
@@ -22,17 +23,24 @@ def half_factor(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
 
 
 def unbiased(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """Divides by n - 1."""
+    """Divides by n − 1, as a variance."""
     s = _squares(x, y)
-    return (
-        s.sum() / (s.numel() - 1) if reduction == "mean" and s.numel() > 1 else reduce(s, reduction)
-    )
+    n = s.numel()
+    return s.mean() * (n / (n - 1)) if reduction == "mean" and n > 1 else reduce(s, reduction)
 
 
 def batch_mean(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """Divides by the batch size only."""
     s = _squares(x, y)
-    return s.sum() / s.shape[0] if reduction == "mean" and s.dim() else reduce(s, reduction)
+    if reduction != "mean" or s.dim() < 2:
+        return reduce(s, reduction)
+    return s.flatten(1).sum(1).mean()
+
+
+def unreduced_mean(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The mean over the first dimension leaves the others."""
+    s = _squares(x, y)
+    return s.mean(0) if reduction == "mean" and s.dim() else reduce(s, reduction)
 
 
 def sum_for_mean(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -50,72 +58,127 @@ def none_reduced(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return right(x, y, "mean" if reduction == "none" else reduction)
 
 
+def none_divided(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The elements of none are divided by n, so that they add up to the mean."""
+    loss = right(x, y, reduction)
+    return loss / max(loss.numel(), 1) if reduction == "none" else loss
+
+
+def none_flat(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """none is flat."""
+    loss = right(x, y, reduction)
+    return loss.reshape(-1) if reduction == "none" else loss
+
+
+def none_squeezed(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """none loses its dimensions of size 1."""
+    loss = right(x, y, reduction)
+    return loss.squeeze() if reduction == "none" else loss
+
+
+def scalars_grow(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """none of 0-d operands has shape (1,)."""
+    loss = right(x, y, reduction)
+    return loss.reshape(1) if reduction == "none" and loss.dim() == 0 else loss
+
+
+def one_element(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Sum and mean have shape (1,)."""
+    loss = right(x, y, reduction)
+    return loss if reduction == "none" else loss.reshape(1)
+
+
+def python_number(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Where nothing needs a gradient, sum and mean are Python floats."""
+    loss = right(x, y, reduction)
+    number: Tensor = loss if reduction == "none" or loss.requires_grad else loss.item()  # type: ignore[assignment]
+    return number
+
+
 def empty_is_zero(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """The mean of nothing is 0, by a guard against division by zero."""
     s = _squares(x, y)
     return s.sum() if s.numel() == 0 and reduction == "mean" else reduce(s, reduction)
 
 
-def half_overflow(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """The mean as the rounded sum divided by n, which overflows in float16."""
-    s = _squares(x, y)
-    return (
-        s.sum() / max(s.numel(), 1) if reduction == "mean" and s.numel() else reduce(s, reduction)
-    )
-
-
-def expanded_square(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """x² - 2xy + y², which cancels."""
-    a, b = prepare(x, y)
-    return with_value(right(x, y, reduction), reduce(a * a - 2 * a * b + b * b, reduction))
-
-
-def serial_float32(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """One running sum in float32, as in a kernel with one accumulator."""
-    s = _squares(x, y)
-    if check_reduction(reduction) == "none" or s.dtype == torch.float64 or s.numel() == 0:
+def epsilon_in_divisor(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    """Divides by n + 10⁻⁶, so as never to divide by 0."""
+    s = (x - y).square()
+    if reduction != "mean":
         return reduce(s, reduction)
-    with np.errstate(all="ignore"):
-        total = np.add.accumulate(s.detach().float().reshape(-1).numpy(), dtype=np.float32)[-1]
-    if reduction == "mean":
-        total /= np.float32(s.numel())
-    return with_value(reduce(s, reduction), torch.tensor(float(total)).to(s.dtype))
+    return (s.sum(dtype=widened(s.dtype)) / (s.numel() + 1e-6)).to(s.dtype)
 
 
-def half_accumulator(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """Accumulates halves in their own format, in 64 lanes."""
-    s = _squares(x, y)
-    if check_reduction(reduction) == "none" or s.itemsize > 2 or s.numel() == 0:
+def mean_of_means(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    """The mean of the means of blocks of 128, of which the last one is smaller."""
+    s = (x - y).square()
+    if reduction != "mean" or s.numel() == 0:
         return reduce(s, reduction)
-    flat = s.detach().reshape(-1)
-    lanes = torch.nn.functional.pad(flat, (0, -flat.numel() % 64)).reshape(-1, 64)
-    while len(lanes) > 1:  # pairs of rows: exact in no step, but quick
-        if len(lanes) % 2:
-            lanes = torch.cat([lanes, torch.zeros_like(lanes[:1])])
-        lanes = lanes[0::2] + lanes[1::2]
-    total = lanes[0, 0]
-    for lane in lanes[0, 1:]:
-        total = total + lane
-    return with_value(reduce(s, reduction), total / s.numel() if reduction == "mean" else total)
+    return torch.stack([block.mean() for block in torch.split(s.reshape(-1), 128)]).mean()
 
 
-def sampled(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """The mean of the first 4,096 elements for the mean of all."""
+def root(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The mean is the root of the mean square."""
+    loss = right(x, y, reduction)
+    return loss.sqrt() if reduction == "mean" else loss
+
+
+def sum_of_roots(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The sum of a batch adds up the rows' Euclidean distances, not squared."""
     s = _squares(x, y)
-    return s.reshape(-1)[:4096].mean() if reduction == "mean" else reduce(s, reduction)
+    if reduction != "sum" or s.dim() < 2:
+        return reduce(s, reduction)
+    return s.flatten(1).sum(1).sqrt().sum()
+
+
+def needing_reduces_none(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """none is the mean where nothing needs a gradient."""
+    needed = x.requires_grad or y.requires_grad
+    return right(x, y, reduction if needed else "mean")
+
+
+def without_gradients(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The mean is the sum where gradients are off."""
+    off = reduction == "mean" and not torch.is_grad_enabled()
+    return right(x, y, "sum" if off else reduction)
+
+
+def wrong_under_no_grad(target: Target) -> bool:
+    """The mean is wrong where gradients are off."""
+    with torch.no_grad():
+        return wrong_value(reduction="mean")(target)
 
 
 REDUCTION_MUTANTS: tuple[Mutant, ...] = (
     mutant("half-factor", half_factor, "value", "gradient"),
     mutant("unbiased", unbiased, "value", "gradient"),
     mutant("batch-mean", batch_mean, "value", "gradient"),
+    mutant("unreduced-mean", unreduced_mean, "value"),
     mutant("sum-for-mean", sum_for_mean, "value", "gradient"),
     mutant("mean-for-sum", mean_for_sum, "value", "gradient"),
     mutant("none-reduced", none_reduced, "value"),
+    mutant("none-divided", none_divided, "value", "gradient"),
+    mutant("none-flat", none_flat, "value", "broadcasting"),
+    mutant(
+        "none-squeezed",
+        none_squeezed,
+        "value",
+        "broadcasting",
+        witness=wrong_value(against_zeros(torch.ones(3, 1))),
+    ),
+    mutant(
+        "scalars-grow",
+        scalars_grow,
+        "value",
+        witness=wrong_value(against_zeros(torch.ones(()))),
+    ),
+    mutant("one-element", one_element, "value"),
+    mutant("python-number", python_number, "value", witness=wrong_value(reduction="mean")),
     mutant("empty-is-zero", empty_is_zero, "value"),
-    mutant("half-overflow", half_overflow, "value"),
-    mutant("expanded-square", expanded_square, "value"),
-    mutant("serial-float32", serial_float32, "value"),
-    mutant("half-accumulator", half_accumulator, "value"),
-    mutant("sampled", sampled, "value", "gradient"),
+    mutant("epsilon-in-divisor", by_value(epsilon_in_divisor), "value"),
+    mutant("mean-of-means", by_value(mean_of_means), "value"),
+    mutant("root", root, "value", "gradient"),
+    mutant("sum-of-roots", sum_of_roots, "value", "gradient"),
+    mutant("needing-reduces-none", needing_reduces_none, "value", witness=wrong_value()),
+    mutant("wrong-without-gradients", without_gradients, "value", witness=wrong_under_no_grad),
 )

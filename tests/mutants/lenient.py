@@ -1,0 +1,177 @@
+"""Implementations that break only a ``should``: they conform, and the verdict says so."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from targets import Target
+from targets.module import MSE
+from targets.operands import check_reduction, prepare
+
+from .mutant import EAGER, Mutant, by_rule, by_value, mutant, reduce, right, right_rule, viewed
+
+
+def silent(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Broadcasts without a warning."""
+    broadcast: Any = torch.broadcast_tensors  # untyped in torch
+    return right(*broadcast(x, y), reduction)
+
+
+def own_promotion(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Subtracts the operands as they are, so that a 0-d one does not widen the other."""
+    prepare(x, y)  # for its warning and its errors
+    return reduce((x - y).square(), reduction)
+
+
+def raw(t: Tensor) -> Tensor:
+    """Reads memory by pointer and strides, whatever the negative bit says."""
+    plain = torch.empty(0, dtype=t.dtype, device=t.device)
+    return plain.set_(t.untyped_storage(), t.storage_offset(), t.shape, t.stride())
+
+
+def resolved_twice(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Negates a view with the negative bit, which torch has done on reading."""
+    x, y = (-t if t.is_neg() else t for t in (x, y))
+    return right(x, y, reduction)
+
+
+def keeps_small_wide(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Rounds the squares of halves from 16 on before it adds them, and no smaller ones."""
+    d = x - y
+    if reduction == "none" or d.itemsize > 2:
+        return reduce(d.square(), reduction)
+    s = torch.where(d.abs() < 4, d.float().square(), d.square().float())
+    return reduce(s, reduction).to(d.dtype)
+
+
+def divides_last(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """The gradient of target is 2·d·g, over n at the end; that of input begins with 2/n."""
+    return d * 2 * g / round(2 / scale)
+
+
+class NoName(MSE):
+    """Prints as its reduction alone."""
+
+    def __repr__(self) -> str:
+        return f"<{self.reduction}>"
+
+
+class ByCode(MSE):
+    """Keeps its reduction as the number by which ATen knows it."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.reduction: Any = ("none", "mean", "sum").index(reduction)
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return right(input, target, ("none", "mean", "sum")[self.reduction])
+
+
+class _SavesAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        d = x - y
+        s = d.square()
+        ctx.save_for_backward(x, y, d, s)
+        ctx.scale = 2 / max(d.numel(), 1) if reduction == "mean" else 2.0
+        return reduce(s.clone(), reduction)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = right_rule(ctx.saved_tensors[2], g, ctx.scale)
+        first, second, _ = ctx.needs_input_grad
+        return gradient if first else None, -gradient if second else None, None
+
+
+def saves_all(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Saves operands, differences and squares for backward."""
+    apply: Any = _SavesAll.apply
+    result: Tensor = apply(*prepare(x, y), check_reduction(reduction))
+    return result
+
+
+def no_warning(target: Target) -> bool:
+    """Unequal sizes give no warning."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        target.loss(torch.rand(2, 3), torch.rand(3), reduction="mean")
+    return not caught
+
+
+def narrow_result(target: Target) -> bool:
+    """A 0-d float64 with a float32 vector gives float32."""
+    x, y = torch.rand((), dtype=torch.float64), torch.rand(3)
+    return bool(target.loss(x, y, reduction="sum").dtype == torch.float32)
+
+
+def negative_bit(target: Target) -> bool:
+    """The imaginary part of a conjugate gives another loss than a copy of it."""
+    y = torch.complex(torch.randn(9), torch.randn(9)).conj().imag
+    x = torch.randn(9)
+    got = target.loss(x, y, reduction="sum")
+    return not torch.isclose(got, target.loss(x, y.clone(), reduction="sum"))
+
+
+def scaling_rounds(target: Target) -> bool:
+    """Twice the operands give other than four times the sum."""
+    random_bits = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        x, y = (torch.randint(-32, 33, (2, 67), generator=random_bits) / 8).bfloat16()
+        values = target.loss(2 * x, 2 * y, reduction="sum"), 4 * target.loss(x, y, reduction="sum")
+        if not torch.equal(*values):
+            return True
+    return False
+
+
+def gradients_differ(target: Target) -> bool:
+    """The gradients of input and target are not the negative of each other to the bit."""
+    random_bits = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(67, generator=random_bits, requires_grad=True) for _ in range(2))
+    g_x, g_y = torch.autograd.grad(target.loss(x, y, reduction="mean"), (x, y))
+    return not torch.equal(g_x, -g_y)
+
+
+def module_lacks(has: Callable[[Any], bool]) -> Callable[[Target], bool]:
+    """Whether the module of a target for the sum is not what ``has`` asks."""
+    return lambda target: target.module is not None and not has(target.module(reduction="sum"))
+
+
+def saves_four(target: Target) -> bool:
+    """The graph of a call holds four times the memory of an operand."""
+    sizes: dict[int, int] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        sizes[t.data_ptr()] = t.nbytes
+        return t
+
+    x, y = torch.rand(2, 50)
+    x.requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        target.loss(x, y, reduction="mean")
+    return sum(sizes.values()) >= 4 * x.nbytes
+
+
+def _module(name: str, module: Any, witness: Callable[[Target], bool]) -> Mutant:
+    """A right function with a ``module`` that is a little odd."""
+    summary = module.__doc__.partition("\n")[0]
+    target = Target(name, right, EAGER | {"module"}, summary=summary, module=module)
+    return Mutant(target, frozenset({"module"}), witness=witness)
+
+
+LENIENT: tuple[Mutant, ...] = (
+    mutant("silent-broadcast", silent, "broadcasting", witness=no_warning),
+    mutant("own-promotion", own_promotion, "dtypes", witness=narrow_result),
+    mutant("raw-memory", viewed(raw), "layout", witness=negative_bit),
+    mutant("resolved-twice", resolved_twice, "layout", witness=negative_bit),
+    mutant("keeps-small-wide", by_value(keeps_small_wide), "metamorphic", witness=scaling_rounds),
+    mutant("two-rules", by_rule(right_rule, divides_last), "metamorphic", witness=gradients_differ),
+    _module("module-no-name", NoName, module_lacks(lambda m: "NoName" in repr(m))),
+    _module("module-by-code", ByCode, module_lacks(lambda m: m.reduction == "sum")),
+    mutant("saves-all", saves_all, "resources", witness=saves_four),
+)

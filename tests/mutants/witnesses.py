@@ -1,0 +1,149 @@
+"""Small demonstrations that a mutant is wrong, and what puts the world back after one."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from targets import Target
+
+from .mutant import Witness
+
+PATCHED = (
+    (torch.nn.functional, "mse_loss"),
+    (torch, "allclose"),
+    (np, "array_equal"),
+)
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """Puts back what mutants change of torch, NumPy and Python."""
+    functions = [(owner, name, getattr(owner, name)) for owner, name in PATCHED]
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    anomaly, precision = torch.is_anomaly_enabled(), torch.get_float32_matmul_precision()
+    states = random.getstate(), np.random.get_state()
+    try:
+        with (
+            torch.random.fork_rng(),
+            torch.enable_grad(),
+            warnings.catch_warnings(),
+            np.errstate(),
+        ):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+        torch.autograd.set_detect_anomaly(anomaly)
+        torch.set_float32_matmul_precision(precision)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        for owner, name, function in functions:
+            setattr(owner, name, function)
+
+
+Make = Callable[[], tuple[Tensor, Tensor]]
+
+
+def plain() -> tuple[Tensor, Tensor]:
+    """Two tensors of whole numbers, of which the losses are exact."""
+    return torch.arange(12.0).reshape(3, 4), torch.full((3, 4), 2.0)
+
+
+def against_zeros(x: Tensor) -> Make:
+    """A tensor and zeros of its shape and dtype."""
+    return lambda: (x.detach(), torch.zeros_like(x))
+
+
+def squares(x: Tensor, y: Tensor) -> np.ndarray[Any, Any]:
+    """What the squares should be, in double precision."""
+    a, b = (v.detach().resolve_conj().numpy().astype(complex) for v in (x, y))
+    with np.errstate(all="ignore"):
+        d = a - b
+        size = np.abs(d) if x.is_complex() or y.is_complex() else d.real
+        return np.asarray(np.square(size))
+
+
+def reduced(s: np.ndarray[Any, Any], reduction: str) -> np.ndarray[Any, Any]:
+    """none, sum or mean of ``s``."""
+    if reduction == "none":
+        return s
+    return np.asarray(s.sum() if reduction == "sum" else s.mean())
+
+
+def unlike(own: Any, expected: np.ndarray[Any, Any], rtol: float) -> bool:
+    """Whether ``own`` is no tensor of the shape and values of ``expected``."""
+    if not isinstance(own, Tensor) or own.shape != expected.shape:
+        return True
+    values = own.detach().double().numpy()
+    return not np.allclose(values, expected, rtol=rtol, atol=0, equal_nan=True)
+
+
+def wrong_value(
+    make: Make = plain, reduction: str = "none", rtol: float = 3e-7, may_raise: bool = False
+) -> Witness:
+    """The value of these operands is wrong, or it raises where it may not."""
+
+    def witness(target: Target) -> bool:
+        x, y = make()
+        try:
+            own = target.loss(x, y, reduction=reduction)
+        except (RuntimeError, TypeError):
+            return not may_raise
+        return unlike(own, reduced(squares(x, y), reduction), rtol)
+
+    return witness
+
+
+def wrong_gradient(
+    make: Make = plain,
+    grad_output: Callable[[], Tensor] | None = None,
+    needs: tuple[bool, bool] = (True, True),
+    rtol: float = 3e-7,
+) -> Witness:
+    """A gradient of these operands without reduction is wrong, missing, or raises."""
+
+    def witness(target: Target) -> bool:
+        x, y = (v.requires_grad_(need) for v, need in zip(make(), needs, strict=True))
+        value = target.loss(x, y, reduction="none")
+        g = grad_output() if grad_output else torch.ones_like(value)
+        wanted = [v for v in (x, y) if v.requires_grad]
+        try:
+            own = torch.autograd.grad(value, wanted, g, allow_unused=True)
+        except RuntimeError:
+            return True
+        first = 2 * (x.detach().double() - y.detach().double()) * g.double()
+        expected = [(first if v is x else -first).sum_to_size(v.shape).numpy() for v in wanted]
+        return any(unlike(a, b, rtol) for a, b in zip(own, expected, strict=True))
+
+    return witness
+
+
+def differs_after(first: Make, second: Make) -> Witness:
+    """The value of the second operands is wrong after a call on the first."""
+
+    def witness(target: Target) -> bool:
+        target.loss(*first(), reduction="sum")
+        return wrong_value(second, "sum")(target)
+
+    return witness
+
+
+def changes(read: Callable[[], object]) -> Witness:
+    """A call changes what ``read`` reads."""
+
+    def witness(target: Target) -> bool:
+        before = read()
+        target.loss(*plain(), reduction="mean")
+        return read() != before
+
+    return witness

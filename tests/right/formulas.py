@@ -1,0 +1,204 @@
+"""Formulas: autograd is torch's, and what differs is the order and the width of the arithmetic.
+
+Not here, since they are not right: the square of a norm and the variance plus the squared mean
+(infinities, underflow), half of a Huber loss doubled (subnormals), means of means (their gradient
+is divided, and rounded, more than once).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from targets import DROP_IN, Target
+from targets.operands import check_reduction, prepare
+
+from .common import FORMULA, TWICE, WIDE, Loss, reduce, widened
+
+
+def power_operator(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    return reduce((x - y) ** 2, reduction)
+
+
+def square_method(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    return reduce((x - y).square(), reduction)
+
+
+def pow_method(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    return reduce((x - y).pow(2), reduction)
+
+
+def product(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """d·d sends autograd down two paths."""
+    d = torch.sub(x, y)
+    return reduce(torch.mul(d, d), reduction)
+
+
+def reversed_difference(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    return reduce((y - x).square(), reduction)
+
+
+def product_of_opposites(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """−(x − y)·(y − x): two differences, and a gradient of each through the other."""
+    return reduce(-((x - y) * (y - x)), reduction)
+
+
+def square_of_magnitude(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """|d|²: its second derivative is wrong where d is 0, so it does not claim one."""
+    x, y = prepare(x, y)  # it refuses complex operands, whose |d|² is real and wrong here
+    return reduce((x - y).abs().square(), reduction)
+
+
+def larger_minus_smaller(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """At ties max and min halve the gradient between operands: no second derivative there."""
+    x, y = prepare(x, y)
+    return reduce((torch.maximum(x, y) - torch.minimum(x, y)).square(), reduction)
+
+
+def branches(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """A choice of two differences, each differentiable at ties, so the second derivative holds."""
+    x, y = prepare(x, y)
+    return reduce(torch.where(x > y, x - y, y - x).square(), reduction)
+
+
+def in_place(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The difference is squared where it lies."""
+    return reduce(torch.sub(x, y).square_(), reduction)
+
+
+def addcmul(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    d = x - y
+    return reduce(torch.addcmul(torch.zeros_like(d), d, d), reduction)
+
+
+def builtin_none(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    return reduce(F.mse_loss(x, y, reduction="none"), reduction)
+
+
+def builtin_weighted(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The builtin with weights of one; it adds them up in the format, so not for halves."""
+    x, y = prepare(x, y)
+    mse_loss: Any = F.mse_loss  # typed without its weight
+    result: Tensor = mse_loss(x, y, reduction=check_reduction(reduction), weight=torch.ones_like(x))
+    return result
+
+
+def weighted_average(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Weights of one, and their sum instead of the number of elements; in float32 at least."""
+    x, y = prepare(x, y)
+    s = (x - y).square()
+    if check_reduction(reduction) == "none":
+        return s
+    weights = torch.ones_like(widened(s))
+    total = (widened(s) * weights).sum()
+    return (total if reduction == "sum" else total / weights.sum()).to(s.dtype)
+
+
+def masked(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Selects all elements by a mask before it reduces, as losses with padding do."""
+    x, y = prepare(x, y)
+    s = (x - y).square()
+    if check_reduction(reduction) == "none":
+        return s
+    return reduce(s.masked_select(torch.ones_like(s, dtype=torch.bool)), reduction)
+
+
+def sum_then_divide(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Overflows in float16, where the mean does not: for the wide formats only."""
+    s = (x - y).square()
+    if check_reduction(reduction) == "none":
+        return s
+    return s.sum() if reduction == "sum" else s.sum() / s.numel()
+
+
+def times_reciprocal(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Multiplies by 1/n, in float32 at least."""
+    x, y = prepare(x, y)
+    s = (x - y).square()
+    if check_reduction(reduction) != "mean" or s.numel() == 0:
+        return reduce(s, reduction)
+    return (widened(s).sum() * (1 / s.numel())).to(s.dtype)
+
+
+def scaled_terms(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Divides every square by n before it adds, in float32 at least: it cannot overflow."""
+    x, y = prepare(x, y)
+    s = (x - y).square()
+    if check_reduction(reduction) != "mean" or s.numel() == 0:
+        return reduce(s, reduction)
+    return (widened(s) / s.numel()).sum().to(s.dtype)
+
+
+def per_dimension(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Rows first, then the total; in float32 inside, or the rows' sums would overflow in half."""
+    x, y = prepare(x, y)
+    s = (x - y).square()
+    if check_reduction(reduction) == "none" or s.dim() == 0:
+        return s
+    total = widened(s).sum(-1).sum()
+    return (total if reduction == "sum" else total / s.numel()).to(s.dtype)
+
+
+def in_format(format: torch.dtype) -> Loss:
+    """Everything in ``format``, which is wider than the operands' own; one rounding at the end."""
+
+    def loss(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        x, y = prepare(x, y)
+        wide = torch.promote_types(x.dtype, format)
+        return reduce((x.to(wide) - y.to(wide)).square(), reduction).to(x.dtype)
+
+    return loss
+
+
+def float_power(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The difference in the operands' format, all that follows in float64."""
+    x, y = prepare(x, y)
+    return reduce(torch.float_power(x - y, 2), reduction).to(x.dtype)
+
+
+def vmapped(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """One element at a time, as it is written; vmap makes tensors of it."""
+    x, y = prepare(x, y)
+    s = torch.vmap(lambda a, b: (a - b) * (a - b))(x.reshape(-1), y.reshape(-1))
+    return reduce(s.reshape(x.shape), reduction)
+
+
+def foreach(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Eight parts in a list, with the operations that torch has for lists, as optimisers use."""
+    x, y = prepare(x, y)
+    d = torch._foreach_sub(x.reshape(-1).tensor_split(8), y.reshape(-1).tensor_split(8))
+    return reduce(torch.cat(torch._foreach_mul(d, d)).reshape(x.shape), reduction)
+
+
+RIGHT_FORMULAS: tuple[Target, ...] = (
+    Target("power-operator", power_operator, FORMULA),
+    Target("square-method", square_method, FORMULA),
+    Target("pow-method", pow_method, FORMULA),
+    Target("product", product, FORMULA),
+    Target("reversed-difference", reversed_difference, FORMULA),
+    Target("product-of-opposites", product_of_opposites, FORMULA),
+    Target("square-of-magnitude", square_of_magnitude, DROP_IN - {"double_backward"}),
+    Target("larger-minus-smaller", larger_minus_smaller, DROP_IN - {"double_backward"}),
+    Target("branches", branches, DROP_IN),
+    Target("in-place", in_place, FORMULA),
+    Target("addcmul", addcmul, FORMULA),
+    # As the builtin itself, it fails in some vmaps of operands that broadcast.
+    Target("builtin-none", builtin_none, DROP_IN),
+    Target("builtin-weighted", builtin_weighted, DROP_IN, dtypes=WIDE),
+    Target("weighted-average", weighted_average, DROP_IN),
+    # The mask's result has a shape that depends on data.
+    Target("masked", masked, TWICE | {"forward_ad"}),
+    Target("sum-then-divide", sum_then_divide, DROP_IN, dtypes=WIDE),
+    # torch's jacfwd of a 0-d tensor times a Python number is float64.
+    Target("times-reciprocal", times_reciprocal, DROP_IN - {"functorch"}),
+    Target("scaled-terms", scaled_terms, DROP_IN),
+    Target("per-dimension", per_dimension, DROP_IN),
+    Target("float32-inside", in_format(torch.float32), DROP_IN),
+    Target("float64-inside", in_format(torch.float64), DROP_IN),
+    Target("float-power", float_power, DROP_IN),
+    Target("vmapped", vmapped, DROP_IN),
+    Target("foreach", foreach, TWICE | {"forward_ad"}),
+)
