@@ -10,11 +10,12 @@ from conformance.experiments.bench import Bench, Messages, brief, close, experim
 @experiment("layout.negative")
 def _negative(bench: Bench) -> Messages:
     """``z.conj().imag`` is a view whose elements are the negative of what is in memory."""
+    x, y = bench.made(bench.eighths((9,), 1)), bench.made(bench.eighths((9,), 2))
     for reduction in bench.reductions:
-        x, y = bench.tensor((6,), 1), bench.tensor((6,), 2)
-        negated = torch._neg_view(x.neg())  # the bits of -x, to be read as x
-        for view, copy in (((negated, y), (x, y)), ((y, negated), (y, x))):
-            wanted = bench.loss(copy[0], copy[1], reduction)
-            got = bench.loss(view[0], view[1], reduction)
+        wanted = bench.loss(x, y, reduction)
+        # The bits of the negative, to be read as the number itself.
+        views = torch._neg_view(x.neg()), torch._neg_view(y.neg())
+        for operands in ((views[0], y), (x, views[1])):
+            got = bench.loss(operands[0], operands[1], reduction)
             if not isinstance(got, torch.Tensor) or not close(got, wanted):
                 yield f"a negative-bit view gave {brief(got)}, a copy of it {brief(wanted)}"

@@ -6,18 +6,21 @@ in ``grad_output``) follow from the clauses on value and gradient, and are not a
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 from conformance.experiments.bench import Bench, Messages, experiment, same_bits
 
 SIZES = (6, 67)
+PAIRS = 6
 
 
 @experiment("metamorphic.symmetry")
 def _symmetry(bench: Bench) -> Messages:
     for reduction in bench.reductions:
-        for n in SIZES:
-            x, y = bench.tensor((n,), 1), bench.tensor((n,), 2)
+        for n, k in itertools.product(SIZES, range(PAIRS)):
+            x, y = bench.tensor((n,), 2 * k), bench.tensor((n,), 2 * k + 1)
             if not same_bits(bench.loss(x, y, reduction), bench.loss(y, x, reduction)):
                 yield f"L(x, y) and L(y, x) differ in bits ({reduction}, n = {n})"
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from conformance.experiments.bench import Bench, Messages, brief, experiment, is_permitted
+from conformance.experiments.bench import Bench, Messages, brief, close, experiment, is_permitted
 from conformance.plans import plain
 from conformance.tensors import make
 
@@ -23,11 +23,19 @@ def _made(bench: Bench, reduction: str) -> nn.Module:
 
 
 def _wrong(bench: Bench, module: Any, reduction: str) -> str | None:
-    """What ``module`` gives for a plain case, where that is not permitted."""
+    """What ``module`` gives for a plain case, where that is not permitted, or its gradient."""
     case = plain(bench.dtype, reduction)
-    x, y = make(case.input, bench.device).tensor, make(case.target, bench.device).tensor
+    x, y = make(case.input, bench.device, True).tensor, make(case.target, bench.device).tensor
     result = module(x, y)
-    return None if is_permitted(case, result) else brief(result)
+    if not is_permitted(case, result):
+        return brief(result)
+    if not result.requires_grad:
+        return "a result that cannot be trained through"
+    gradients = [
+        torch.autograd.grad(value, x, torch.ones_like(value))[0]
+        for value in (result, bench.loss(x, y, reduction))
+    ]
+    return None if close(*gradients) else f"the gradient {brief(gradients[0])}"
 
 
 def _each(bench: Bench, what: str, change: Any) -> Messages:
@@ -84,7 +92,15 @@ def _saved(module: nn.Module) -> Any:
 
 @experiment("module.deepcopy")
 def _deepcopy(bench: Bench) -> Messages:
-    yield from _each(bench, "a deep copy of the module", copy.deepcopy)
+    """Before a call and after one; the copy is another object."""
+    for reduction in bench.reductions:
+        module = _made(bench, reduction)
+        if copy.deepcopy(module) is module:
+            yield f"the deep copy is the module itself ({reduction})"
+        _wrong(bench, module, reduction)
+        wrong = _wrong(bench, copy.deepcopy(module), reduction)
+        if wrong:
+            yield f"a deep copy of the module gives {wrong} ({reduction})"
 
 
 @experiment("module.state_dict")

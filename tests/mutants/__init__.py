@@ -22,7 +22,7 @@ from .numerics import NUMERIC_MUTANTS
 from .reductions import REDUCTION_MUTANTS
 from .resources import RESOURCE_MUTANTS
 from .state import STATE_MUTANTS
-# from .transforms import TRANSFORM_MUTANTS
+from .transforms import TRANSFORM_MUTANTS
 from .values import VALUE_MUTANTS
 
 MUTANTS: tuple[Mutant, ...] = (
@@ -39,7 +39,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *MUSEUM_MUTANTS,
     *CALL_MUTANTS,
     *AUTOGRAD_MUTANTS,
-    # *TRANSFORM_MUTANTS,
+    *TRANSFORM_MUTANTS,
     *DETERMINISM_MUTANTS,
     *METAMORPHIC_MUTANTS,
     *MODULE_MUTANTS,

@@ -1,0 +1,62 @@
+"""The other methods are given their chance: each rejects what is plainly wrong, and no more."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from conformance.state import Settings
+from targets import Target, resolve
+from tests.comparison import METHOD, METHODS, Trial, attempt, isolated, report
+from tests.mutants.mutant import EAGER, by_rule, right
+
+
+def doubled(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    return 2 * right(x, y, reduction)
+
+
+def meddling(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    torch.set_default_dtype(torch.float64)
+    F.mse_loss = torch.allclose = lambda *_, **__: True  # type: ignore[assignment]
+    raise SystemExit
+
+
+HALVED = by_rule(lambda d, g, scale: d * scale * g / 2)
+WRONG = {m.name: Target("doubled", doubled, EAGER) for m in METHODS}
+WRONG["gradcheck"] = Target("halved", HALVED, EAGER)  # it does not look at values
+CHEAP = [name for name in METHOD if name != "default"]
+
+
+def available(name: str) -> str:
+    missing = METHOD[name].missing()
+    if missing:
+        pytest.skip(missing)
+    return name
+
+
+@pytest.mark.parametrize("name", METHOD)
+def test_a_method_rejects_what_is_plainly_wrong(name: str) -> None:
+    assert attempt(METHOD[available(name)], WRONG[name]).reason
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_a_method_accepts_the_builtin(name: str) -> None:
+    assert attempt(METHOD[available(name)], resolve("builtin")).reason is None
+
+
+def test_what_a_trial_changes_is_put_back() -> None:
+    settings, functions = Settings.now(), (F.mse_loss, torch.allclose)
+    trial = attempt(METHOD["example"], Target("meddling", meddling, EAGER))
+    assert trial.reason == "SystemExit"
+    assert not settings.changes()
+    assert functions == (F.mse_loss, torch.allclose)
+
+
+def test_the_table_has_a_row_for_each_method() -> None:
+    trials = [isolated("example", name) for name in ("same-buffer", "power-operator")]
+    rows = report(METHODS, [*trials, Trial("quick", "same-buffer", None, 1.0)], jobs=1).splitlines()
+    for method in METHODS:
+        assert sum(row.startswith(f"| {method.title} |") for row in rows) == 1
+    assert "Mutants that profile quick misses: same-buffer" in rows
