@@ -1,47 +1,96 @@
-"""The suite's power: every mutant is rejected, and nothing that is right."""
+"""The power run itself: it tells what survives, what is rejected though right, and what is slow."""
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 import pytest
 
-from conformance import judge
-from conformance.attribution import Finding
-from conformance.clauses import BY_ID
-from conformance.plans import PROFILES, plan
-from conformance.shards import Session, run_shard
-from targets import Target
-from tests.mutants import MUTANTS
+from conformance.clauses import CLAUSES
+from tests import power
+from tests.mutants import LENIENT, MUTANTS
 from tests.mutants.witnesses import restored
+from tests.power import Power, Task, Trial, assemble, main, trial, write
 from tests.right import RIGHT
 
-# Profile quick does not reach the sizes at which these are wrong.
-LARGE_ONLY = {"dot-product"}
 
-
-def first_findings(target: Target) -> list[Finding]:
-    """The broken `must` clauses of the first shard that meets any."""
-    profile = PROFILES["default" if target.name in LARGE_ONLY else "quick"]
-    session = Session(target, "cpu", 0)
-    for shard in plan(target, profile):
-        found = run_shard(session, shard, profile).findings.values()
-        broken = [f for f in found if BY_ID[f.clause].level == "must"]
-        if broken:
-            return broken
-    return []
-
-
-BROKEN = [m.target for m in MUTANTS]
-
-
-@pytest.mark.parametrize("target", BROKEN, ids=lambda t: t.name)
-def test_a_mutant_is_rejected(target: Target) -> None:
+def judged(name: str, *, early: bool = False) -> Trial:
     with restored():
-        assert first_findings(target)
+        return trial(Task(name, "quick", early=early))
 
 
-@pytest.mark.parametrize("target", RIGHT, ids=lambda t: t.name)
-def test_a_right_implementation_conforms(target: Target) -> None:
-    verdict = judge(target, profile="quick")
-    broken = [f"{f.clause} {f.dtype}: {f.message}\n{f.script}" for f in verdict.failures]
-    assert not broken, "\n".join(broken)
-    assert verdict.complete, [f"{row.id} {row.dtype}" for row in verdict.missing]
+def test_a_mutant_is_rejected_at_its_first_failing_clause() -> None:
+    seen = judged("none-reduced", early=True)
+    assert seen.must
+    assert seen.profile == "quick"
+    assert seen.first == seen.seconds
+
+
+def test_a_right_implementation_has_neither_failures_nor_gaps() -> None:
+    seen = judged("square-method")
+    assert (seen.must, seen.missing, seen.first) == ((), (), None)
+
+
+def test_a_lenient_one_breaks_a_should_alone() -> None:
+    seen = judged("silent-broadcast")
+    assert (seen.must, seen.should) == ((), ("broadcasting.warning",))
+
+
+@pytest.mark.parametrize(
+    ("bank", "must", "problem"),
+    [
+        ("mutants", (), "mutants that survive"),
+        ("right", ("value.none",), "right implementations that are rejected"),
+        ("lenient", (), "lenient implementations that are misjudged"),
+        ("lenient", ("value.none",), "lenient implementations that are misjudged"),
+    ],
+)
+def test_what_is_misjudged_is_a_problem(bank: str, must: tuple[str, ...], problem: str) -> None:
+    wrong = Trial("one", 0, "quick", 1.0, must=must)
+    banks = {"mutants": (), "right": (), "lenient": ()} | {bank: (wrong,)}
+    problems = Power(**banks, complete=False).problems()
+    assert [what for what, names in problems.items() if names] == [problem]
+    assert "one" in problems[problem][0]
+
+
+def test_a_right_one_without_evidence_is_a_problem() -> None:
+    trials = (Trial("one", 0, "quick", 1.0, missing=("value.none float32",)),)
+    assert Power((), (), trials, complete=False).rejected() == [
+        "one (quick, seed 0): value.none float32"
+    ]
+
+
+def test_a_clause_that_nothing_breaks_is_a_problem() -> None:
+    both = Trial("both", 0, "quick", 1.0, must=("value.none", "layout.value"))
+    alone = Trial("alone", 0, "quick", 1.0, must=("layout.value", "layout.gradient"))
+    found = Power((both, alone), (), (), complete=True)
+    assert "value.none" not in found.unbroken()
+    assert "value.sum" in found.unbroken()
+    assert "value.none" in found.never_alone()
+    assert "layout.value" not in found.never_alone()
+
+
+def test_the_table_has_a_row_for_each_mutant_and_a_column_for_each_clause(tmp_path: Path) -> None:
+    seen = Trial(MUTANTS[0].target.name, 0, "quick", 1.0, 0.5, ("value.none",))
+    write(assemble([seen], complete=False), tmp_path)
+    rows = list(csv.DictReader((tmp_path / "power.csv").open(encoding="utf-8")))
+    assert [row["mutant"] for row in rows] == [seen.name]
+    assert list(rows[0])[2:] == [c.id for c in CLAUSES]
+    assert [c for c, cell in rows[0].items() if cell == "1"] == ["value.none"]
+    assert f"| {seen.name} | 0.50 | value.none |" in (tmp_path / "power.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(("must", "status"), [(("value.none",), 0), ((), 1)])
+def test_the_exit_status_says_whether_anything_survived(
+    must: tuple[str, ...], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Trial(MUTANTS[0].target.name, 0, "quick", 1.0, 0.5, must)
+    monkeypatch.setattr(power, "measure", lambda tasks, jobs: [seen])
+    assert main(["--only", seen.name, "--out", str(tmp_path)]) == status
+
+
+def test_every_implementation_has_a_name_of_its_own() -> None:
+    names = [m.target.name for m in (*MUTANTS, *LENIENT)] + [t.name for t in RIGHT]
+    assert len(names) == len(set(names))
+    assert (len(MUTANTS) >= 150, len(RIGHT) >= 40) == (True, True)

@@ -159,7 +159,7 @@ def _nonleaf(bench: Bench) -> Messages:
         name = _differ(got, (2 * wanted[0], *wanted[1:]))
         if name:
             yield f"the gradient of {name} is wrong where input is 2·x ({reduction})"
-        base = bench.tensor((3, 7), 9).requires_grad_()
+        base = bench.tensor((3, 7), 9).clone().requires_grad_()  # no view itself
         view = base[1, 1:6]
         wanted = _gradients(bench, view, y, reduction)
         result = bench.loss(view, y, reduction)
@@ -279,7 +279,9 @@ def _composed(bench: Bench) -> Messages:
     w = bench.eighths((5,), 6)
     for reduction in bench.reductions:
         yield from _loss_squared(bench, reduction, x, y, w)
-        yield from _of_square(bench, reduction, x / 2, y, w)
+        yield from _of_square(bench, reduction, x / 2, y, w, "input")
+        if bench.claims("target_gradient"):
+            yield from _of_square(bench, reduction, x / 2, y, w, "target")
 
 
 def _loss_squared(bench: Bench, reduction: str, x: Floats, y: Floats, w: Floats) -> Messages:
@@ -301,17 +303,19 @@ def _loss_squared(bench: Bench, reduction: str, x: Floats, y: Floats, w: Floats)
     yield from bench.deviation(text, got, exact, 2 * bound, d.size)
 
 
-def _of_square(bench: Bench, reduction: str, x: Floats, y: Floats, w: Floats) -> Messages:
-    """The Hessian of Σ L(x², y) times w is (8x² + 4(x² − y))·w, over n for a mean."""
+def _of_square(
+    bench: Bench, reduction: str, x: Floats, y: Floats, w: Floats, operand: str
+) -> Messages:
+    """The Hessian of Σ L(x², y), or of Σ L(y, x²), times w is (8x² + 4(x² − y))·w, over n."""
     n = x.size if reduction == "mean" else 1
     a, b = bench.made(x, needs=True), bench.made(y)
-    (gradient,) = torch.autograd.grad(
-        bench.loss(a.square(), b, reduction).sum(), a, create_graph=True
-    )
+    operands = (a.square(), b) if operand == "input" else (b, a.square())
+    total = bench.loss(operands[0], operands[1], reduction).sum()
+    (gradient,) = torch.autograd.grad(total, a, create_graph=True)
     (got,) = torch.autograd.grad(gradient, a, bench.made(w), allow_unused=True)
     exact = (8 * x * x + 4 * (x * x - y)) * w / n
     bound = (12 * x * x + 4 * abs(y)) * abs(w) / n
-    text = f"the second derivative of L(x², y) along a vector ({reduction})"
+    text = f"the second derivative by x, where {operand} is x², along a vector ({reduction})"
     yield from bench.deviation(text, got, exact, bound, x.size)
 
 

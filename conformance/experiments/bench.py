@@ -15,7 +15,7 @@ from conformance.case import Case, Fill, Operand
 from conformance.checks import number
 from conformance.clauses import BY_ID
 from conformance.observation import call, text_of
-from conformance.oracle import permitted_value
+from conformance.oracle import permitted_value, result_dtypes
 from conformance.plans import derive
 from conformance.state import Settings
 from conformance.tensors import DTYPE_NAMES, DTYPES, make, to_numpy
@@ -132,7 +132,9 @@ def run_experiment(clause: str, bench: Bench) -> tuple[list[str], str | None]:
 
 def is_permitted(case: Case, result: Any) -> bool:
     """Whether ``result`` is a tensor that the reference permits as the value of ``case``."""
-    if not isinstance(result, torch.Tensor) or result.dtype not in DTYPE_NAMES:
+    if not isinstance(result, torch.Tensor):
+        return False
+    if DTYPE_NAMES.get(result.dtype) not in result_dtypes(case):
         return False
     values = to_numpy(result)
     shape = case.shape if case.reduction == "none" else ()

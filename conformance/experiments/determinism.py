@@ -66,7 +66,10 @@ def _threads(bench: Bench) -> Messages:
             finally:
                 torch.set_num_threads(before)
             text = f"with {threads} threads the result ({reduction})"
-            yield from bench.deviation(text, result, exact, exact, n)
+            found = list(bench.deviation(text, result, exact, exact, n))
+            if found and threads == 1:
+                break  # wrong at this size: other clauses say so
+            yield from found
 
 
 @experiment("determinism.concurrent")

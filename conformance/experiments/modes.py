@@ -32,8 +32,15 @@ def _case(bench: Bench, reduction: str, shape: tuple[int, ...] = (5,)) -> Case:
 
 
 def _operands(bench: Bench, case: Case, *, needs: bool = False) -> tuple[Tensor, Tensor]:
+    """Which need a gradient, if asked for: the target where it may."""
     x = make(case.input, bench.device, needs).tensor
-    return x, make(case.target, bench.device).tensor
+    return x, make(case.target, bench.device, needs and bench.claims("target_gradient")).tensor
+
+
+def _with_gradients(result: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
+    """The result, and the gradient of each operand that needs one."""
+    needing = [t for t in operands if t.requires_grad]
+    return result, *torch.autograd.grad(result, needing, torch.ones_like(result))
 
 
 @experiment("transforms.deterministic_mode")
@@ -43,19 +50,14 @@ def _deterministic_mode(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         case = _case(bench, reduction)
         x, y = _operands(bench, case, needs=True)
-        plainly = _with_gradient(bench.loss(x, y, reduction), x)
+        plainly = _with_gradients(bench.loss(x, y, reduction), x, y)
         torch.use_deterministic_algorithms(True)
         try:
-            got = _with_gradient(bench.loss(x, y, reduction), x)
+            got = _with_gradients(bench.loss(x, y, reduction), x, y)
         finally:
             torch.use_deterministic_algorithms(before)
         if not all(map(close, got, plainly)):
-            yield f"in deterministic mode the result or its gradient is another one ({reduction})"
-
-
-def _with_gradient(result: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    (gradient,) = torch.autograd.grad(result, x, torch.ones_like(result))
-    return result, gradient
+            yield f"in deterministic mode the result or a gradient is another one ({reduction})"
 
 
 AUTOCAST = {"cpu": (torch.bfloat16, torch.float16), "cuda": (torch.float16, torch.bfloat16)}
@@ -69,19 +71,17 @@ def _autocast(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         case = _case(bench, reduction)
         x, y = _operands(bench, case, needs=True)
-        wanted = bench.loss(x.detach().to(wide), y.to(wide), reduction)
+        wanted = _with_gradients(bench.loss(x.to(wide), y.to(wide), reduction), x, y)
         for dtype in AUTOCAST.get(kind, (torch.bfloat16,)):
             with torch.autocast(kind, dtype=dtype):
                 got = bench.loss(x, y, reduction)
             mode = f"under autocast to {str(dtype).removeprefix('torch.')} ({reduction})"
             if got.dtype != wide:
                 yield f"{mode} the result is {brief(got)}, not {str(wide).removeprefix('torch.')}"
-            elif not close(got, wanted):
-                yield f"{mode} the result is {brief(got)}, in float32 it is {brief(wanted)}"
-            else:
-                _, gradient = _with_gradient(got, x)
-                if gradient.dtype != x.dtype:
-                    yield f"{mode} the gradient is {brief(gradient)}, not {bench.dtype}"
+            elif not close(got, wanted[0]):
+                yield f"{mode} the result is {brief(got)}, in float32 it is {brief(wanted[0])}"
+            elif not all(map(close, _with_gradients(got, x, y)[1:], wanted[1:])):
+                yield f"{mode} a gradient is not that of float32, cast to {bench.dtype}"
 
 
 # -- compilation -------------------------------------------------------------------------------
@@ -148,9 +148,9 @@ def _compiled(bench: Bench, backend: str, sizes: Sequence[int], dynamic: bool) -
                     yield f"{text} the loss ran eagerly"
                 if not is_permitted(case, got):
                     yield f"{text} the result is {brief(got)}"
-                eager = _with_gradient(bench.loss(x, y, reduction), x)[1]
-                if not close(_with_gradient(got, x)[1], eager):
-                    yield f"{text} the gradient is not the one that it has eagerly"
+                eager = _with_gradients(bench.loss(x, y, reduction), x, y)[1:]
+                if not all(map(close, _with_gradients(got, x, y)[1:], eager)):
+                    yield f"{text} a gradient is not the one that it has eagerly"
             if dynamic and counter.graphs > 2:
                 yield f"{counter.graphs} graphs were compiled for {len(sizes)} sizes ({reduction})"
 
@@ -203,7 +203,7 @@ class _Exported(torch.nn.Module):
 def _meta(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         x, y = (t.to("meta") for t in _operands(bench, _case(bench, reduction, (2, 3))))
-        yield from _abstract(bench, "meta", x.requires_grad_(), y, reduction)
+        yield from _abstract(bench, "meta", x, y, reduction)
 
 
 @experiment("transforms.fake")
@@ -213,18 +213,20 @@ def _fake(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         with FakeTensorMode() as mode:
             x, y = (mode.from_tensor(t) for t in _operands(bench, _case(bench, reduction, (2, 3))))
-            yield from _abstract(bench, "fake", x.requires_grad_(), y, reduction)
+            yield from _abstract(bench, "fake", x, y, reduction)
 
 
 def _abstract(bench: Bench, kind: str, x: Tensor, y: Tensor, reduction: str) -> Messages:
-    """Shape, dtype and device of the result and of its gradient, without any data."""
-    result = bench.loss(x, y, reduction)
-    (gradient,) = torch.autograd.grad(result, x, torch.ones_like(result))
+    """Shape, dtype and device of the result and of its gradients, without any data."""
+    x.requires_grad_()
+    y.requires_grad_(bench.claims("target_gradient"))
+    result, *gradients = _with_gradients(bench.loss(x, y, reduction), x, y)
     shape = x.shape if reduction == "none" else ()
     if result.shape != shape or result.dtype != x.dtype or result.device != x.device:
         yield f"on {kind} tensors the result is {_described(result)} ({reduction})"
-    if gradient.shape != x.shape or gradient.dtype != x.dtype or gradient.device != x.device:
-        yield f"on {kind} tensors the gradient is {_described(gradient)} ({reduction})"
+    for got in gradients:
+        if got.shape != x.shape or got.dtype != x.dtype or got.device != x.device:
+            yield f"on {kind} tensors a gradient is {_described(got)} ({reduction})"
 
 
 def _described(t: Tensor) -> str:

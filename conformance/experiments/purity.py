@@ -84,8 +84,8 @@ def _purity_attributes(bench: Bench) -> Messages:
             yield f"a call changed requires_grad of an operand ({reduction})"
         if x.grad is not kept or not torch.equal(kept, torch.ones_like(kept)):
             yield f"a call changed .grad of an operand ({reduction})"
-        hooks: Any = x._backward_hooks
-        if hooks:
+        hooks: Any = x._backward_hooks, x._post_accumulate_grad_hooks
+        if any(hooks):
             yield f"a call left a hook on input ({reduction})"
         if y.grad is not None:
             yield f"a call gave .grad to an operand that needs no gradient ({reduction})"

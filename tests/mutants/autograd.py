@@ -53,7 +53,7 @@ def scale_of(x: Tensor, reduction: str) -> float:
     return 2 / max(x.numel(), 1) if reduction == "mean" else 2.0
 
 
-def both(gradient: Tensor) -> Given:
+def both(gradient: Tensor) -> tuple[Tensor, Tensor]:
     return gradient, -gradient
 
 
@@ -129,7 +129,8 @@ def averages_grad(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
             if leaf.grad is not None:
                 leaf.grad /= 2
 
-        x.register_post_accumulate_grad_hook(average)
+        after: Any = x.register_post_accumulate_grad_hook  # untyped in torch
+        after(average)
     return result
 
 
@@ -137,7 +138,8 @@ def averages_grad(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
 def accumulates(target: Target) -> bool:
     x, y = operands()
     x.grad = torch.ones_like(x)
-    total(target, x, y).backward()
+    result: Any = total(target, x, y)  # backward is untyped in torch
+    result.backward()
     return torch.allclose(x.grad, 1 + gradient(x, y))
 
 
@@ -149,8 +151,9 @@ class _ScalesInPlace(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        ctx.d = x - y
-        return ctx.d.square()
+        d = x - y
+        ctx.d = d
+        return d.square()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -823,7 +826,7 @@ class _SumTangent(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, dy: Tensor, _: None) -> Tensor:
         (d,) = ctx.saved_tensors
-        elements = 2 * d * (dx - dy)
+        elements: Tensor = 2 * d * (dx - dy)
         return elements if ctx.reduction == "none" else elements.sum()
 
 

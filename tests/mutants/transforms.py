@@ -540,9 +540,12 @@ def unrolled(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return whole / n if check_reduction(reduction) == "mean" else whole
 
 
-@torch.compiler.assume_constant_result
 def _count(x: Tensor) -> int:
     return x.numel()
+
+
+_assumed: Any = torch.compiler.assume_constant_result  # untyped in torch
+_constant_count = _assumed(_count)
 
 
 def burnt_size(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -550,7 +553,8 @@ def burnt_size(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     if reduction != "mean" or not torch.compiler.is_compiling():
         return right(x, y, reduction)
     a, b = prepare(x, y)
-    return (a - b).square().sum() / _count(x)
+    mean: Tensor = (a - b).square().sum() / _constant_count(x)
+    return mean
 
 
 def exported_mean(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
