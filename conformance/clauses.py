@@ -325,7 +325,9 @@ CLAUSES: tuple[Clause, ...] = (
     _clause("determinism.repeat", "The same call gives the same bits.", "deterministic"),
     _clause("determinism.threads", "The value is permitted whatever the number of threads."),
     _clause(
-        "determinism.concurrent", "Calls from several threads at once do not disturb each other."
+        "determinism.concurrent",
+        "Calls from several threads at once do not disturb each other.",
+        first_of=TELLING,
     ),
     _clause("metamorphic.symmetry", "L(x, y) and L(y, x) have the same bits.", "deterministic"),
     _clause(
@@ -355,10 +357,17 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause("module.repr", "Its repr names its class.", "module", level="should"),
     _clause("module.reduction", "It has its reduction as an attribute.", "module", level="should"),
-    _clause("resources.memory", "Repeated calls leave nothing behind."),
-    _clause("resources.cycle", "Operands and result are freed when they go out of scope."),
+    _clause("resources.memory", "Repeated calls leave nothing behind.", first_of=TELLING),
     _clause(
-        "resources.saved", "It saves at most one tensor more than the builtin.", level="should"
+        "resources.cycle",
+        "Operands and result are freed when they go out of scope.",
+        first_of=TELLING,
+    ),
+    _clause(
+        "resources.saved",
+        "It saves at most one tensor more than the builtin.",
+        level="should",
+        first_of=TELLING,
     ),
     _clause("errors.reduction", "An unknown reduction raises.", every_reduction=True),
     _clause("errors.operands", "What is no tensor raises or is right."),
