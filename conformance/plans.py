@@ -47,6 +47,17 @@ PROFILES = {
         ),
     )
 }
+# The experiments, in shards: the profile that adds them, and their families. What needs Dynamo is
+# together, since importing it takes a worker most of a second.
+CALLS = ("value", "gradient", "broadcasting", "dtypes", "layout", "purity")
+REPEATS = ("determinism", "metamorphic", "module", "resources")
+BY_DYNAMO = ("autograd", "transforms", "errors")
+EXPERIMENT_SHARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("quick", (*CALLS, *REPEATS)),
+    ("quick", BY_DYNAMO),
+    ("default", (*CALLS, *BY_DYNAMO)),
+    ("release", (*CALLS, *BY_DYNAMO)),
+)
 SHARD = 120  # cases in a shard of fixed ones
 RATIONAL = 64  # elements: the oracle for extreme binary64 is exact rationals, which are slow
 
@@ -69,10 +80,20 @@ def plan(target: Target, profile: Profile) -> list[Shard]:
     chunks = [-(-n // SHARD) for n in fixed]
     return [
         *(Shard("examples", k) for k in range(chunks[0])),
-        *(Shard("experiments", k) for k in range(PROFILE_ORDER.index(profile.name) + 1)),
+        *experiment_shards(profile.name),
         *(Shard("pairs", k) for k in range(chunks[1])),
         *(Shard("fuzz", k) for k in range(profile.fuzz_shards)),
         *(Shard("scale", k) for k in range(len(profile.sizes))),
+    ]
+
+
+def experiment_shards(profile: str) -> list[Shard]:
+    """Those that ``profile`` runs."""
+    limit = PROFILE_ORDER.index(profile)
+    return [
+        Shard("experiments", k)
+        for k, (first, _) in enumerate(EXPERIMENT_SHARDS)
+        if PROFILE_ORDER.index(first) <= limit
     ]
 
 

@@ -18,12 +18,20 @@ import torch
 from conformance.attribution import Finding, attribute
 from conformance.case import Case, cost
 from conformance.checks import ASPECTS, Judgement, judge_observation
-from conformance.clauses import CLAUSES, PROFILE_ORDER
+from conformance.clauses import CLAUSES
 from conformance.experiments import EXPERIMENTS, Bench, Unavailable, run_experiment
 from conformance.features import clause_of, clauses_of, features
 from conformance.minimise import minimise
 from conformance.observation import observe
-from conformance.plans import Profile, Shard, derive, fixed_cases, plain, within
+from conformance.plans import (
+    EXPERIMENT_SHARDS,
+    Profile,
+    Shard,
+    derive,
+    fixed_cases,
+    plain,
+    within,
+)
 from conformance.strategies import scenarios
 from targets import Target
 
@@ -153,7 +161,7 @@ def run_shard(session: Session, shard: Shard, profile: Profile) -> ShardResult:
     result = ShardResult(shard.name)
     with _settled():
         if shard.phase == "experiments":
-            _run_experiments(session, PROFILE_ORDER[shard.index], result)
+            _run_experiments(session, *EXPERIMENT_SHARDS[shard.index], result)
         else:
             judge = _Judge(session, result)
             if shard.phase == "fuzz":
@@ -248,8 +256,10 @@ _ALWAYS = (
 _DERIVED = ("autograd", "transforms", "determinism", "metamorphic", "resources")
 
 
-def _run_experiments(session: Session, profile: str, result: ShardResult) -> None:
-    """The experiments that ``profile`` adds to those of the profiles before it."""
+def _run_experiments(
+    session: Session, profile: str, families: tuple[str, ...], result: ShardResult
+) -> None:
+    """The experiments of these families that ``profile`` adds to those of the ones before it."""
 
     @functools.cache
     def works(dtype: str) -> bool:
@@ -259,6 +269,8 @@ def _run_experiments(session: Session, profile: str, result: ShardResult) -> Non
 
     for clause in CLAUSES:
         if clause.id not in EXPERIMENTS or clause.profile != profile:
+            continue
+        if clause.family not in families:
             continue
         for dtype in session.target.dtypes:
             text = f"experiment {clause.id} {dtype}"

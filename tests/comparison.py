@@ -1,6 +1,6 @@
 """What other ways of testing make of the same bank, in the same run, beside this suite.
 
-``python -m tests.comparison`` prints a Markdown table: for each method the share of mutants that it
+``python -m tests comparison`` prints a Markdown table: for each method the share of mutants that it
 rejects, the right implementations that it rejects too, and its time per target. Every trial is in
 a process of its own, so that what one implementation leaves behind decides nothing for the next.
 Each method tries only what the target claims; an exception, and the death of the process, reject.
@@ -356,7 +356,7 @@ def sample(names: Sequence[str], limit: int | None) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.comparison", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests comparison", description=__doc__)
     parser.add_argument("--limit", type=int, help="mutants, and right ones; all by default")
     parser.add_argument("--methods", nargs="+", choices=METHOD, default=list(METHOD))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -372,7 +372,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write:
         options.write.write_text(text, encoding="utf-8")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

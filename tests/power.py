@@ -1,6 +1,6 @@
 """The suite's power: all mutants and all right implementations against all clauses.
 
-``python -m tests.power`` shows every mutant all cases of profile ``quick`` and the experiments of
+``python -m tests power`` shows every mutant all cases of profile ``quick`` and the experiments of
 all profiles, then ``default`` to those that survive, and judges the right ones in ``default``. It
 writes, to a folder, the table mutant × clause, what survived, what was rejected though right, and
 the times to the first failing clause. ``--quick`` stops at the first failing clause of each mutant
@@ -24,20 +24,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch._dynamo  # here, so that no trial pays for importing it
 
 from conformance.case import FLOAT_DTYPES
 from conformance.clauses import BY_ID, CLAUSES
 from conformance.merging import conclude, merged
-from conformance.plans import PROFILES, Profile, Shard, plan
+from conformance.plans import PROFILES, Profile, Shard, experiment_shards, plan
 from conformance.shards import Session, ShardResult, run_shard
 from targets import Target
 from tests.mutants import LENIENT, MUTANTS
 from tests.right import RIGHT
 
 BANK = {t.name: t for t in (*(m.target for m in (*MUTANTS, *LENIENT)), *RIGHT)}
-# A shard for each profile that adds some to those of the one before.
-EXPERIMENTS = [Shard("experiments", k) for k in range(len(PROFILES))]
 # Tens of gigabytes and of seconds for each: tests/test_large.py shows them fail, on fewer elements.
 TOO_LARGE = ("value.wide_index", "gradient.wide_index")
 
@@ -85,7 +82,11 @@ def early(target: Target, task: Task) -> Trial:
     """Up to the first failing must clause: in profile quick, then default, then release's own."""
     start = time.perf_counter()
     for profile in (PROFILES["quick"], PROFILES["default"], PROFILES["release"]):
-        shards = EXPERIMENTS[-1:] if profile.name == "release" else plan(target, profile)
+        shards = (
+            experiment_shards("release")[-1:]
+            if profile.name == "release"
+            else plan(target, profile)
+        )
         for result in _results(target, task.seed, profile, shards):
             must = _broken(result, "must")
             if must:
@@ -104,7 +105,7 @@ def whole(target: Target, task: Task) -> Trial:
         results.append(result)
     seconds = time.perf_counter() - start
     if target.name in MUTANT_NAMES:
-        later = [s for s in EXPERIMENTS if s not in plan(target, profile)]
+        later = [s for s in experiment_shards("release") if s not in plan(target, profile)]
         results += _results(target, task.seed, PROFILES["release"], later)
         if not _broken(merged(results), "must"):
             profile = PROFILES["default"]
@@ -197,6 +198,7 @@ class Power:
 def measure(tasks: Sequence[Task], jobs: int) -> Iterator[Trial]:
     """The trials, as they end. Each process is forked from one that has imported all this."""
     context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.power", "tests.warm"])
     with concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
         futures = [pool.submit(trial, task) for task in tasks]
         for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
@@ -271,7 +273,7 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.power", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests power", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="stop at a mutant's first failure")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1, help="how many, for the right ones")
@@ -290,7 +292,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(summary(power))
     print(f"{time.perf_counter() - start:.0f} s with {options.jobs} jobs; {options.out}/power.csv")
     return 1 if any(power.problems().values()) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,6 +9,7 @@ import conformance
 from conformance.clauses import BY_ID, CLAUSES
 from conformance.experiments import EXPERIMENTS
 from conformance.features import FEATURES
+from conformance.plans import EXPERIMENT_SHARDS
 from conformance.verdict import SPEC
 
 TEXT = (Path(conformance.__file__).parent.parent / "reference" / "SPEC.md").read_text("utf-8")
@@ -32,3 +33,10 @@ def test_every_clause_that_a_feature_or_experiment_names_exists() -> None:
 def test_ids_are_dotted_lower_case_and_unique() -> None:
     assert len(BY_ID) == len(CLAUSES)
     assert all(re.fullmatch(r"[a-z_]+\.[a-z_]+", c.id) for c in CLAUSES)
+
+
+def test_every_experiment_is_in_one_shard_and_in_its_profile() -> None:
+    for id in EXPERIMENTS:
+        clause = BY_ID[id]
+        shards = [s for s in EXPERIMENT_SHARDS if s[0] == clause.profile and clause.family in s[1]]
+        assert len(shards) == 1, id

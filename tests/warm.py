@@ -1,0 +1,11 @@
+"""For the process that trials are forked from: what torch loads at first use is loaded here."""
+
+import torch
+import torch._dynamo
+
+from conformance.plans import PROFILES, Shard
+from conformance.shards import Session, run_shard
+from targets.builtin import BUILTIN
+
+torch.set_num_threads(1)  # no thread may run when it forks
+run_shard(Session(BUILTIN, "cpu", 0), Shard("examples", 0), PROFILES["quick"])
