@@ -293,8 +293,14 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause(
         "transforms.autocast",
-        "Under autocast halves are computed in float32, and the loss is float32.",
+        "Under autocast value and gradients are right, in float32 or the operands' dtype.",
         "autocast",
+    ),
+    _clause(
+        "transforms.autocast_dtype",
+        "Under autocast the loss of halves is float32.",
+        "autocast",
+        level="should",
     ),
     _clause("transforms.meta", "On meta tensors shapes, dtypes and devices are right.", "compile"),
     _clause("transforms.fake", "On fake tensors shapes, dtypes and devices are right.", "compile"),

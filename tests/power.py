@@ -1,7 +1,7 @@
 """The suite's power: all mutants and all right implementations against all clauses.
 
-``python -m tests power`` shows every mutant all cases of profile ``quick`` and the experiments of
-all profiles, then ``default`` to those that survive, and judges the right ones in ``default``. It
+``python -m tests power`` shows every mutant the examples of profile ``quick`` and the experiments
+of all profiles, then ``default`` to those that survive, and judges the right ones in ``default``. It
 writes, to a folder, the table mutant × clause, what survived, what was rejected though right, and
 the times to the first failing clause. ``--quick`` stops at the first failing clause of each mutant
 and judges the right ones in ``quick``: the form for CI. Exit status 0 if the suite is as strong and
@@ -96,15 +96,19 @@ def early(target: Target, task: Task) -> Trial:
 
 
 def whole(target: Target, task: Task) -> Trial:
-    """All cases of the profile and every experiment; a mutant that survives meets ``default``."""
+    """All of the profile. Mutants: its fixed cases without pairs, which name no further clause, and
+    every experiment; one that survives meets all of ``default``.
+    """
     start, first, results = time.perf_counter(), None, []
     profile = PROFILES[task.profile]
-    for result in _results(target, task.seed, profile, plan(target, profile)):
+    is_mutant = target.name in MUTANT_NAMES
+    shards = [s for s in plan(target, profile) if not is_mutant or s.phase not in COMBINED]
+    for result in _results(target, task.seed, profile, shards):
         if first is None and _broken(result, "must"):
             first = time.perf_counter() - start
         results.append(result)
     seconds = time.perf_counter() - start
-    if target.name in MUTANT_NAMES:
+    if is_mutant:
         later = [s for s in experiment_shards("release") if s not in plan(target, profile)]
         results += _results(target, task.seed, PROFILES["release"], later)
         if not _broken(merged(results), "must"):
@@ -128,6 +132,7 @@ def whole(target: Target, task: Task) -> Trial:
     )
 
 
+COMBINED = ("pairs", "fuzz")
 MUTANT_NAMES = frozenset(m.target.name for m in MUTANTS)
 
 

@@ -65,23 +65,45 @@ AUTOCAST = {"cpu": (torch.bfloat16, torch.float16), "cuda": (torch.float16, torc
 
 @experiment("transforms.autocast")
 def _autocast(bench: Bench) -> Messages:
-    """The loss of halves is float32, as if they had been cast; gradients keep their own dtype."""
+    """Right in float32, which the builtin casts halves to, or in the operands' own dtype."""
+    for mode, reduction, operands, got in _under_autocast(bench):
+        wide = got.dtype if got.dtype == _wide(bench) else DTYPES[bench.dtype]
+        wanted = _with_gradients(_cast_loss(bench, operands, wide, reduction), *operands)
+        if not close(got, wanted[0]):
+            yield f"{mode} the result is {brief(got)}, without it {brief(wanted[0])}"
+        elif not all(map(close, _with_gradients(got, *operands)[1:], wanted[1:])):
+            yield f"{mode} a gradient is not the one without it"
+
+
+@experiment("transforms.autocast_dtype")
+def _autocast_dtype(bench: Bench) -> Messages:
+    wide = _wide(bench)
+    for mode, _, _, got in _under_autocast(bench):
+        if got.dtype != wide:
+            yield f"{mode} the result is {brief(got)}, not {str(wide).removeprefix('torch.')}"
+
+
+def _under_autocast(bench: Bench) -> Iterator[tuple[str, str, tuple[Tensor, Tensor], Tensor]]:
+    """In words, the reduction, the operands and the result; for each dtype to which it casts."""
     kind = torch.device(bench.device).type
-    wide = torch.promote_types(DTYPES[bench.dtype], torch.float32)
     for reduction in bench.reductions:
-        case = _case(bench, reduction)
-        x, y = _operands(bench, case, needs=True)
-        wanted = _with_gradients(bench.loss(x.to(wide), y.to(wide), reduction), x, y)
+        operands = _operands(bench, _case(bench, reduction), needs=True)
         for dtype in AUTOCAST.get(kind, (torch.bfloat16,)):
             with torch.autocast(kind, dtype=dtype):
-                got = bench.loss(x, y, reduction)
-            mode = f"under autocast to {str(dtype).removeprefix('torch.')} ({reduction})"
-            if got.dtype != wide:
-                yield f"{mode} the result is {brief(got)}, not {str(wide).removeprefix('torch.')}"
-            elif not close(got, wanted[0]):
-                yield f"{mode} the result is {brief(got)}, in float32 it is {brief(wanted[0])}"
-            elif not all(map(close, _with_gradients(got, x, y)[1:], wanted[1:])):
-                yield f"{mode} a gradient is not that of float32, cast to {bench.dtype}"
+                got = bench.loss(operands[0], operands[1], reduction)
+            text = f"under autocast to {str(dtype).removeprefix('torch.')} ({reduction})"
+            yield text, reduction, operands, got
+
+
+def _wide(bench: Bench) -> torch.dtype:
+    return torch.promote_types(DTYPES[bench.dtype], torch.float32)
+
+
+def _cast_loss(
+    bench: Bench, operands: tuple[Tensor, Tensor], dtype: torch.dtype, reduction: str
+) -> Tensor:
+    result: Tensor = bench.loss(operands[0].to(dtype), operands[1].to(dtype), reduction)
+    return result
 
 
 # -- compilation -------------------------------------------------------------------------------

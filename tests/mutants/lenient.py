@@ -164,7 +164,29 @@ def _module(name: str, module: Any, witness: Callable[[Target], bool]) -> Mutant
     return Mutant(target, frozenset({"module"}), witness=witness)
 
 
+def leaves_autocast(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Switches autocast off for itself, and so gives halves."""
+    with torch.autocast(x.device.type, enabled=False):
+        return right(x, y, reduction)
+
+
+def half_under_autocast(target: Target) -> bool:
+    x = torch.ones(3, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result: Tensor = target.loss(x, 2 * x, reduction=target.reductions[0])
+    return result.dtype != torch.float32
+
+
+AUTOCAST = EAGER | {"autocast"}
+
 LENIENT: tuple[Mutant, ...] = (
+    mutant(
+        "leaves-autocast",
+        leaves_autocast,
+        "transforms",
+        claims=AUTOCAST,
+        witness=half_under_autocast,
+    ),
     mutant("silent-broadcast", silent, "broadcasting", witness=no_warning),
     mutant("own-promotion", own_promotion, "dtypes", witness=narrow_result),
     mutant("raw-memory", viewed(raw), "layout", witness=negative_bit),

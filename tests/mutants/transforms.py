@@ -388,12 +388,6 @@ def unscaled_in_mode(d: Tensor, g: Tensor, scale: float) -> Tensor:
     return right_rule(d, g, 2.0 if torch.are_deterministic_algorithms_enabled() else scale)
 
 
-def leaves_autocast(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """Switches autocast off for itself, and so gives halves."""
-    with torch.autocast(x.device.type, enabled=False):
-        return right(x, y, reduction)
-
-
 def always_float(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """Under autocast all is cast to float32, float64 too."""
     if torch.is_autocast_enabled(x.device.type):
@@ -812,7 +806,6 @@ TRANSFORM_MUTANTS: tuple[Mutant, ...] = tuple(
             stands_autocast,
             AUTOCAST,
             {
-                "leaves-autocast": leaves_autocast,
                 "always-float": always_float,
                 "as-product": as_product,
                 "one-dtype": one_dtype,
