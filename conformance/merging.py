@@ -103,7 +103,7 @@ def _row(
             clause.level,
             finding.status,
             dtype,
-            max(examples, 1),
+            examples if finding.status == "unavailable" else max(examples, 1),
             message=finding.message,
             case=finding.case.to_json() if finding.case else None,
             script=show(finding),

@@ -20,9 +20,9 @@ def render(verdict: dict[str, Any], sentences: dict[str, str]) -> str:
             parts.append(f"{title}:\n\n" + "\n\n".join(failures(broken, sentences)))
     missing = [f"{r['id']} {r['dtype']}" for r in rows if r["status"] == "unavailable"]
     if missing:
-        parts.append(
-            f"Without evidence, though required: {', '.join(missing[:12])}" + _more(missing, 12)
-        )
+        why = "a plain value or gradient is wrong already"
+        title = f"Not judged, since {why}" if verdict["complete"] else "Without evidence"
+        parts.append(f"{title}: {', '.join(missing[:12])}" + _more(missing, 12))
     parts.append(conclusion(verdict))
     return "\n\n".join(parts) + "\n"
 

@@ -33,6 +33,7 @@ from conformance.plans import (
     within,
 )
 from conformance.strategies import scenarios
+from conformance.verdict import BLOCKED
 from targets import Target
 
 Row = tuple[str, str]  # clause id, dtype
@@ -279,6 +280,7 @@ def _run_experiments(
             if not clause.applies(session.target, dtype):
                 continue
             if clause.family in _DERIVED and not works(dtype):
+                result.add(Finding(clause.id, dtype, BLOCKED, None, clause.id, "unavailable"))
                 continue
             _run_experiment(session, clause.id, dtype, text, works, result)
 
@@ -303,7 +305,8 @@ def _run_experiment(
         if session.box is not None:
             session.box.leave()
     if error and not works(dtype):
-        return  # no evidence: other clauses say that it raises
+        result.add(Finding(clause, dtype, BLOCKED, None, clause, "unavailable"))
+        return
     result.count((clause, dtype))
     for message in (*messages, *([f"raised {error}"] if error else [])):
         result.add(Finding(clause, dtype, message, None, clause))

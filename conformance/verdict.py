@@ -16,6 +16,9 @@ SCHEMA = 1
 SPEC = "mse 1.0"
 BROKEN_STATUSES = ("fail", "crash", "timeout", "stale")
 
+# Why a clause is unavailable though nothing is missing: the target is rejected without it.
+BLOCKED = "not judged: a plain value or gradient is wrong already"
+
 
 class DamagedVerdict(ValueError):
     """A verdict file that is cut, edited or none at all."""
@@ -96,8 +99,9 @@ class Verdict:
 
     @property
     def missing(self) -> list[ClauseResult]:
-        """Required cells that did not run."""
-        return [row for row in self.clauses if row.status == "unavailable"]
+        """Required cells that did not run, though nothing that failed explains it."""
+        rows = (row for row in self.clauses if row.status == "unavailable")
+        return [row for row in rows if row.message != BLOCKED]
 
     @property
     def complete(self) -> bool:

@@ -1,0 +1,66 @@
+"""What becomes of experiments that cannot tell: blocked by a failure, or not able to run here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from conformance.experiments import EXPERIMENTS, Bench, Unavailable, modes
+from conformance.experiments.bench import Messages
+from conformance.merging import conclude, merged
+from conformance.plans import PROFILES, Shard, plan
+from conformance.shards import Session, run_shard
+from conformance.verdict import BLOCKED, Verdict
+from targets import Target
+from targets.builtin import BUILTIN
+from tests.mutants.mutant import right
+
+
+def verdict_of(target: Target, clause: str) -> Verdict:
+    session, profile = Session(target, "cpu", 0, selected=clause), PROFILES["quick"]
+    shards = [s for s in plan(target, profile) if s.phase in ("experiments", "examples")]
+    total = merged(run_shard(session, shard, profile) for shard in shards)
+    return conclude(
+        target, total, device="cpu", profile="quick", seed=0, duration_s=0.0, selected=clause
+    )
+
+
+def test_what_a_wrong_plain_gradient_blocks_is_not_judged_and_not_missing() -> None:
+    def loss(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        return 2 * right(x, y, reduction)
+
+    verdict = verdict_of(Target("loss", loss, dtypes=("float32",)), "autograd.retain")
+    assert [(r.status, r.message) for r in verdict.clauses] == [("unavailable", BLOCKED)]
+    assert not verdict.missing
+    assert not verdict.conforms
+
+
+def test_what_cannot_run_here_is_missing_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(bench: Bench) -> Messages:
+        raise Unavailable("no such thing here")
+        yield
+
+    monkeypatch.setitem(EXPERIMENTS, "autograd.retain", refuses)
+    verdict = verdict_of(BUILTIN, "autograd.retain")
+    assert {r.message for r in verdict.missing} == {"no such thing here"}
+    assert not verdict.complete
+
+
+def test_a_right_loss_passes_every_row_of_an_experiment() -> None:
+    verdict = verdict_of(BUILTIN, "autograd.retain")
+    assert {r.status for r in verdict.clauses} == {"pass"}
+
+
+def test_a_loss_that_does_not_run_compiled_is_told_though_its_numbers_are_right() -> None:
+    target = Target("loss", torch.compiler.disable(right), dtypes=("float32",))
+    bench = Bench(target, "float32", "cpu", 0)
+    with pytest.raises(Exception, match="disable"):  # fullgraph: it may not run eagerly
+        list(modes._compiled(bench, "aot_eager", (5,), dynamic=False))
+
+
+def test_each_shard_of_experiments_stands_for_itself() -> None:
+    session, profile = Session(BUILTIN, "cpu", 0, selected="value.default"), PROFILES["quick"]
+    first = run_shard(session, Shard("experiments", 0), profile)
+    assert {clause for clause, _ in first.tally} == {"value.default"}
+    assert not run_shard(session, Shard("experiments", 1), profile).tally
