@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from conformance.case import Fill
@@ -11,6 +12,7 @@ from conformance.experiments.bench import Bench, Messages, brief, experiment, is
 from conformance.plans import derive, plain, with_shapes
 from conformance.state import fresh_randomness, world, world_changes
 from conformance.tensors import make
+from reference import mse
 
 
 @experiment("purity.repeat")
@@ -39,6 +41,20 @@ def _purity_repeat(bench: Bench) -> Messages:
                 break
             other = bench.reductions[k % len(bench.reductions)]
             bench.loss(x, y, other)
+        yield from _permuted(bench, reduction)
+
+
+def _permuted(bench: Bench, reduction: str) -> Messages:
+    """The same elements in another order: equal totals, norms and extremes, another answer."""
+    x, y = bench.eighths((6,), 1), bench.eighths((6,), 2)
+    for values in (x, x[::-1].copy(), np.roll(x, 1)):
+        exact = np.asarray(mse.loss(values, y, reduction))
+        result = bench.loss(bench.made(values), bench.made(y), reduction)
+        text = f"with the same elements in another order the result ({reduction})"
+        found = list(bench.deviation(text, result, exact, exact, x.size))
+        if found and values is x:
+            return  # wrong from the start: other clauses say so
+        yield from found
 
 
 @experiment("purity.result")
