@@ -287,7 +287,8 @@ def write(power: Power, folder: Path) -> None:
 def tasks_of(options: argparse.Namespace) -> list[Task]:
     broken = options.only or [m.target.name for m in MUTANTS]
     lenient = [] if options.only else [m.target.name for m in LENIENT]
-    right = [] if options.only or options.mutants_only else [t.name for t in RIGHT[:: options.every]]
+    without_right = options.only or options.mutants_only
+    right = [] if without_right else [t.name for t in RIGHT[:: options.every]]
     seeds = range(options.seed, options.seed + options.seeds)
     tasks = [Task(n, p, s) for n, s, p in itertools.product(right, seeds, options.profiles)]
     if not options.right_only:
