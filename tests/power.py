@@ -29,7 +29,15 @@ import torch
 from conformance.case import FLOAT_DTYPES
 from conformance.clauses import BY_ID, CLAUSES
 from conformance.merging import conclude, merged
-from conformance.plans import PROFILES, Profile, Shard, experiment_shards, plan
+from conformance.plans import (
+    BY_DYNAMO,
+    PROFILES,
+    REPEATS,
+    Profile,
+    Shard,
+    experiment_shards,
+    plan,
+)
 from conformance.shards import Session, ShardResult, run_shard
 from targets import Target
 from tests.mutants import LENIENT, MUTANTS
@@ -142,15 +150,7 @@ def whole(target: Target, task: Task) -> Trial:
 
 
 FAMILIES = {m.target.name: m.families for m in MUTANTS}
-EXPERIMENTAL = {
-    "autograd",
-    "transforms",
-    "determinism",
-    "metamorphic",
-    "module",
-    "resources",
-    "errors",
-}
+EXPERIMENTAL = {*BY_DYNAMO, *REPEATS}
 COMBINED = ("pairs", "fuzz")
 MUTANT_NAMES = frozenset(FAMILIES)
 

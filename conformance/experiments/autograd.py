@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.autograd.forward_ad as fwad
 
-from conformance.experiments.bench import Bench, Messages, close, experiment
+from conformance.experiments.bench import Bench, Messages, close, experiment, gradients
 from reference import mse
 from reference.formats import Floats
 
@@ -29,9 +29,7 @@ def _operands(bench: Bench, first: int = 1) -> Tensors:
 def _gradients(bench: Bench, x: torch.Tensor, y: torch.Tensor, reduction: str) -> Tensors:
     """The gradients in a plain call, of whichever operand needs one."""
     leaves = [t.detach().clone().requires_grad_(t.requires_grad) for t in (x, y)]
-    needing = [t for t in leaves if t.requires_grad]
-    result = bench.loss(leaves[0], leaves[1], reduction)
-    return torch.autograd.grad(result, needing, torch.ones_like(result))
+    return gradients(bench.loss(leaves[0], leaves[1], reduction), *leaves)
 
 
 def _differ(got: tuple[torch.Tensor | None, ...], wanted: Tensors) -> str | None:
@@ -85,7 +83,7 @@ def _retain(bench: Bench) -> Messages:
 
 @experiment("autograd.inplace")
 def _inplace(bench: Bench) -> Messages:
-    """A change of an operand (by a factor, through a view or ``fill_``) before its backward."""
+    """A change of either operand, or of the result, before backward."""
     for reduction in bench.reductions:
         for changed in (0, 1):
             x, y = _operands(bench)
@@ -113,9 +111,8 @@ def _inplace(bench: Bench) -> Messages:
 
 
 def _or_raises(result: torch.Tensor, operands: Tensors, wanted: Tensors) -> str | None:
-    needing = [t for t in operands if t.requires_grad]
     try:
-        got = torch.autograd.grad(result, needing, torch.ones_like(result))
+        got = gradients(result, *operands)
     except RuntimeError:
         return None
     return _differ(got, wanted)
@@ -138,8 +135,7 @@ def _hooks(bench: Bench) -> Messages:
         on_input(negate)
         result = bench.loss(a, b, reduction)
         result.register_hook(lambda g: 2 * g)
-        needing = [t for t in (x, y) if t.requires_grad]
-        got = torch.autograd.grad(result, needing, torch.ones_like(result))
+        got = gradients(result, x, y)
         if len(seen) != 1 or _differ((seen[0],), wanted):
             yield f"a hook on input saw {len(seen)} gradients, or a wrong one ({reduction})"
         name = _differ(got, (-wanted[0], *wanted[1:]))
@@ -153,9 +149,7 @@ def _nonleaf(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         x, y = _operands(bench)
         wanted = _gradients(bench, 2 * x.detach().requires_grad_(), y, reduction)
-        needing = [t for t in (x, y) if t.requires_grad]
-        result = bench.loss(2 * x, y, reduction)
-        got = torch.autograd.grad(result, needing, torch.ones_like(result))
+        got = gradients(bench.loss(2 * x, y, reduction), x, y)
         name = _differ(got, (2 * wanted[0], *wanted[1:]))
         if name:
             yield f"the gradient of {name} is wrong where input is 2·x ({reduction})"
@@ -178,8 +172,7 @@ def _interleaved(bench: Bench) -> Messages:
         wanted = [_gradients(bench, x, y, reduction) for x, y in pairs]
         results = [bench.loss(x, y, reduction) for x, y in pairs]
         for k in (1, 0, 2):
-            needing = [t for t in pairs[k] if t.requires_grad]
-            got = torch.autograd.grad(results[k], needing, torch.ones_like(results[k]))
+            got = gradients(results[k], *pairs[k])
             name = _differ(got, wanted[k])
             if name:
                 yield f"with three graphs alive the gradient of {name} is another's ({reduction})"
@@ -193,10 +186,8 @@ def _anomaly(bench: Bench) -> Messages:
         with torch.no_grad():
             y[:2] = x[:2]
         wanted = _gradients(bench, x, y, reduction)
-        needing = [t for t in (x, y) if t.requires_grad]
         with torch.autograd.detect_anomaly(check_nan=True):
-            result = bench.loss(x, y, reduction)
-            got = torch.autograd.grad(result, needing, torch.ones_like(result))
+            got = gradients(bench.loss(x, y, reduction), x, y)
         name = _differ(got, wanted)
         if name:
             yield f"in anomaly mode the gradient of {name} is another one ({reduction})"

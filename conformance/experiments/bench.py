@@ -148,6 +148,12 @@ def _permitted(case: Case, dtype: str) -> PermittedSet:
     return permitted_value(case, dtype)  # the same case is called again and again
 
 
+def gradients(result: torch.Tensor, *operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The gradient of the sum of ``result`` for each operand that needs one."""
+    needing = [t for t in operands if t.requires_grad]
+    return torch.autograd.grad(result, needing, torch.ones_like(result))
+
+
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Equal but for a few roundings, by which two calls of one target may differ.
 

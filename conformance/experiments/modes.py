@@ -19,6 +19,7 @@ from conformance.experiments.bench import (
     brief,
     close,
     experiment,
+    gradients,
     is_permitted,
 )
 from conformance.plans import plain, with_shapes
@@ -39,8 +40,7 @@ def _operands(bench: Bench, case: Case, *, needs: bool = False) -> tuple[Tensor,
 
 def _with_gradients(result: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
     """The result, and the gradient of each operand that needs one."""
-    needing = [t for t in operands if t.requires_grad]
-    return result, *torch.autograd.grad(result, needing, torch.ones_like(result))
+    return result, *gradients(result, *operands)
 
 
 @experiment("transforms.deterministic_mode")
@@ -242,11 +242,11 @@ def _abstract(bench: Bench, kind: str, x: Tensor, y: Tensor, reduction: str) -> 
     """Shape, dtype and device of the result and of its gradients, without any data."""
     x.requires_grad_()
     y.requires_grad_(bench.claims("target_gradient"))
-    result, *gradients = _with_gradients(bench.loss(x, y, reduction), x, y)
+    result, *found = _with_gradients(bench.loss(x, y, reduction), x, y)
     shape = x.shape if reduction == "none" else ()
     if result.shape != shape or result.dtype != x.dtype or result.device != x.device:
         yield f"on {kind} tensors the result is {_described(result)} ({reduction})"
-    for got in gradients:
+    for got in found:
         if got.shape != x.shape or got.dtype != x.dtype or got.device != x.device:
             yield f"on {kind} tensors a gradient is {_described(got)} ({reduction})"
 

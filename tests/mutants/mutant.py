@@ -9,30 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from conformance.clauses import CLAUSES
 from targets import Target
 from targets.operands import check_reduction, prepare
 from targets.target import DTYPES, REDUCTIONS
 
 # Values and gradients in eager mode: so that none is rejected only for a transform it lacks.
 EAGER = frozenset({"broadcast", "mixed_dtype", "empty", "target_gradient", "deterministic"})
-FAMILIES = frozenset(
-    {
-        "value",
-        "gradient",
-        "grad_output",
-        "broadcasting",
-        "dtypes",
-        "layout",
-        "purity",
-        "autograd",
-        "transforms",
-        "determinism",
-        "metamorphic",
-        "module",
-        "resources",
-        "errors",
-    }
-)
+FAMILIES = frozenset(clause.family for clause in CLAUSES)
 
 Loss = Callable[[Tensor, Tensor, str], Tensor]
 Change = Callable[[Tensor], Tensor]
