@@ -190,13 +190,15 @@ def _check_glob(glob: str) -> None:
 
 
 def _targets(options: argparse.Namespace) -> int:
-    from targets import available
+    from targets import TargetUnavailable, available
 
     registry = available()
     for name, target in sorted(registry.targets.items()):
-        print(f"{name:20} {target.summary}")
-    for name, reason in sorted(registry.broken.items()):
-        print(f"{name:20} BROKEN: {reason}")
+        only = "" if "cpu" in target.devices else " (cuda only)"
+        print(f"{name:20} {target.summary}{only}")
+    for name, error in sorted(registry.broken.items()):
+        kind = "unavailable" if isinstance(error, TargetUnavailable) else "BROKEN"
+        print(f"{name:20} {kind}: {error}")
     return OK
 
 

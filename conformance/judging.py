@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from conformance.merging import conclude, merged, minimise_all
-from conformance.options import check_device, check_profile
+from conformance.options import check_profile, make_ready
 from conformance.plans import plan
 from conformance.shards import Session, run_shard
 from conformance.verdict import Verdict
@@ -19,11 +19,11 @@ def judge(target: Any, *, device: str = "cpu", profile: str = "default", seed: i
     ``target``: whatever :func:`targets.resolve` takes; a bare callable or ``nn.Module`` claims
     everything. It cannot survive a target that kills the process; the command line can.
     Raises TargetError for a target that cannot be had, ValueError for an unknown profile, and
-    DeviceUnavailable.
+    DeviceUnavailable for a device that is absent or that the target does not run on.
     """
     found = resolve(target)
     chosen = check_profile(profile)
-    check_device(device)
+    make_ready(found, device)
     start = time.perf_counter()
     session = Session(found, device, seed)
     total = merged([run_shard(session, shard, chosen) for shard in plan(found, chosen)])

@@ -5,20 +5,35 @@ from __future__ import annotations
 import re
 
 from conformance.plans import PROFILES, Profile
+from targets import Target, prepare
 
 
 class UsageError(ValueError):
-    """A wrong option; the message is for users (exit status 2)."""
+    """A wrong option; the message is for users."""
+
+    status = 2
 
 
 class DeviceUnavailable(RuntimeError):
-    """A device that this machine does not have (exit status 3)."""
+    """A device that this machine does not have, or that the target does not run on."""
+
+    status = 3
 
 
 def check_profile(name: str) -> Profile:
     if name not in PROFILES:
         raise UsageError(f"unknown profile {name!r}: use {', '.join(PROFILES)}")
     return PROFILES[name]
+
+
+def make_ready(target: Target, device: str) -> None:
+    """Once before the first case. Raises UsageError, DeviceUnavailable or TargetError."""
+    check_device(device)
+    if device.partition(":")[0] not in target.devices:
+        raise DeviceUnavailable(
+            f"target {target.name} runs on {' and '.join(target.devices)}, not on {device}"
+        )
+    prepare(target)
 
 
 def check_device(device: str) -> None:

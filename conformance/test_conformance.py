@@ -8,7 +8,13 @@ from collections.abc import Callable
 import pytest
 
 from conformance.clauses import BY_ID
-from conformance.options import DeviceUnavailable, UsageError, check_device, check_profile
+from conformance.options import (
+    DeviceUnavailable,
+    UsageError,
+    check_device,
+    check_profile,
+    make_ready,
+)
 from conformance.plans import Profile, Shard, plan
 from conformance.plugin import RESULT
 from conformance.shards import Session, run_shard
@@ -43,11 +49,12 @@ def test_shard(
     pytestconfig: pytest.Config,
     record_property: Callable[[str, object], None],
 ) -> None:
-    session = Session(
-        target,
-        pytestconfig.getoption("--conformance-device"),
-        pytestconfig.getoption("--conformance-seed"),
-    )
+    device = pytestconfig.getoption("--conformance-device")
+    try:
+        make_ready(target, device)
+    except (TargetError, DeviceUnavailable) as error:
+        pytest.fail(str(error), pytrace=False)
+    session = Session(target, device, pytestconfig.getoption("--conformance-seed"))
     result = run_shard(session, shard, profile)
     record_property(RESULT, json.dumps({"target": spec, "result": result.to_json()}))
     broken = [f for f in result.findings.values() if BY_ID[f.clause].level == "must"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.box import BlackBox
-from conformance.options import DeviceUnavailable, UsageError, check_device, check_profile
+from conformance.options import DeviceUnavailable, UsageError, check_profile, make_ready
 from targets import Target, TargetError, resolve
 
 
@@ -39,14 +39,11 @@ def main() -> int:
         path = options["target"].rpartition(":")[0]
         if path.endswith(".py"):  # for imports inside functions
             sys.path.append(str(Path(path).resolve().parent))
-        check_device(options["device"])
+        make_ready(target, options["device"])
         desk = Desk(target, options)
-    except (TargetError, UsageError) as error:
-        reply({"error": str(error), "status": 2})
-        return 2
-    except DeviceUnavailable as error:
-        reply({"error": str(error), "status": 3})
-        return 3
+    except (TargetError, UsageError, DeviceUnavailable) as error:
+        reply({"error": str(error), "status": error.status})
+        return error.status
     reply({"ready": target.name, "shards": desk.shards()})
     for line in tasks:
         task = json.loads(line)

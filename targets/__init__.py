@@ -3,17 +3,19 @@
 >>> from targets import Target, register, resolve
 """
 
-from targets.registry import available, fingerprint, register, resolve
-from targets.target import CLAIMS, DROP_IN, Target, TargetError, UnknownTarget
+from targets.registry import available, fingerprint, prepare, register, resolve
+from targets.target import CLAIMS, DROP_IN, Target, TargetError, TargetUnavailable, UnknownTarget
 
 __all__ = [
     "CLAIMS",
     "DROP_IN",
     "Target",
     "TargetError",
+    "TargetUnavailable",
     "UnknownTarget",
     "available",
     "fingerprint",
+    "prepare",
     "register",
     "resolve",
 ]

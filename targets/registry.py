@@ -23,7 +23,7 @@ import targets
 from targets.target import DROP_IN, REDUCTIONS, Target, TargetError, UnknownTarget, near
 
 GROUP = "loss_conformance.targets"
-_INFRASTRUCTURE = {"operands", "registry", "target"}
+_INFRASTRUCTURE = {"adapters", "operands", "registry", "target"}
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Registry:
     """Targets by name, and for what could not be loaded the reason."""
 
     targets: dict[str, Target] = field(default_factory=dict)
-    broken: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, TargetError] = field(default_factory=dict)
 
     def add(self, target: Target) -> Target:
         """``target`` itself; raises TargetError where another one has its name."""
@@ -64,7 +64,7 @@ def available() -> Registry:
             register(replace(_adapt(found, point.name), name=point.name, source=point.value))
             _REGISTRY.broken.pop(point.name, None)
         except TargetError as error:
-            _REGISTRY.broken[point.name] = str(error)
+            _REGISTRY.broken[point.name] = error
     return _REGISTRY
 
 
@@ -89,6 +89,13 @@ def resolve(spec: Any) -> Target:
     with _explained(place):
         module = importlib.import_module(place)
     return _from_module(module, attribute, spec)
+
+
+def prepare(target: Target) -> None:
+    """Build or import what ``target`` needs. Raises TargetError: one line, for users."""
+    if target.prepare is not None:
+        with _explained(f"target {target.name}", "prepare"):
+            target.prepare()
 
 
 def fingerprint(target: Target) -> str:
@@ -120,7 +127,7 @@ def _by_name(name: str) -> Target:
     if name in registry.targets:
         return registry.targets[name]
     if name in registry.broken:
-        raise TargetError(registry.broken[name])
+        raise registry.broken[name]
     raise UnknownTarget(
         f"unknown target {name!r}{near(name, registry.targets) or '.'} "
         f"Known: {', '.join(sorted(registry.targets))}. "
@@ -136,7 +143,7 @@ def _load_shipped() -> None:
                 with _explained(f"targets.{info.name}"):
                     importlib.import_module(f"targets.{info.name}")
             except TargetError as error:
-                _REGISTRY.broken[info.name] = str(error)
+                _REGISTRY.broken[info.name] = error
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -179,7 +186,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
+def _explained(what: str, verb: str = "import") -> Iterator[None]:
     """Turn whatever an import raises into one line: what, why, and the file and line."""
     try:
         yield
@@ -188,7 +195,7 @@ def _explained(what: str) -> Iterator[None]:
     except BaseException as error:  # SystemExit too: a target must not end the run
         reason = str(error).strip().splitlines()
         text = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
-        raise TargetError(f"cannot import {what}: {text}{_place(error)}") from None
+        raise TargetError(f"cannot {verb} {what}: {text}{_place(error)}") from None
 
 
 def _place(error: BaseException) -> str:

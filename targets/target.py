@@ -27,15 +27,24 @@ CLAIMS = frozenset(
 DROP_IN = CLAIMS - {"module"}
 REDUCTIONS = ("none", "sum", "mean")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
+DEVICES = ("cpu", "cuda")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 class TargetError(ValueError):
     """A target that cannot be judged. The message says what is wrong and where, for users."""
 
+    status = 2  # the exit status: wrong usage
+
 
 class UnknownTarget(TargetError):
     """No target of that name."""
+
+
+class TargetUnavailable(TargetError):
+    """A target that this machine cannot run: no compiler, package or device for it."""
+
+    status = 3  # incomplete: nothing was found out about the target
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,10 @@ class Target:
 
     ``loss(input, target, reduction="mean") -> Tensor``; ``claims`` are of :data:`CLAIMS`, by
     default all that a drop-in replacement does. ``module(reduction=...)`` makes an ``nn.Module``,
-    for those that claim ``module``. ``source`` says where it was found, for reports.
+    for those that claim ``module``. ``devices`` are the kinds it runs on. ``prepare()`` is called
+    once in each process before the first case, to compile or to import what the loss needs; it
+    raises :class:`TargetUnavailable` where that is not to be had here. ``source`` says where the
+    target was found, for reports.
     Raises :class:`TargetError` where a field is not valid.
     """
 
@@ -55,6 +67,8 @@ class Target:
     dtypes: tuple[str, ...] = DTYPES
     summary: str = ""
     module: Callable[..., Any] | None = None
+    devices: tuple[str, ...] = DEVICES
+    prepare: Callable[[], object] | None = None
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -68,11 +82,14 @@ class Target:
         object.__setattr__(self, "claims", frozenset(self._valid("claims", CLAIMS)))
         object.__setattr__(self, "reductions", self._valid("reductions", REDUCTIONS))
         object.__setattr__(self, "dtypes", self._valid("dtypes", DTYPES))
-        for attribute in ("reductions", "dtypes"):
+        object.__setattr__(self, "devices", self._valid("devices", DEVICES))
+        for attribute in ("reductions", "dtypes", "devices"):
             if not getattr(self, attribute):
                 raise TargetError(f"target {self.name}: no {attribute}, nothing can be judged")
-        if self.module is not None and not callable(self.module):
-            raise TargetError(f"target {self.name}: module is not callable: {self.module!r}")
+        for attribute in ("module", "prepare"):
+            given = getattr(self, attribute)
+            if given is not None and not callable(given):
+                raise TargetError(f"target {self.name}: {attribute} is not callable: {given!r}")
 
     def _valid(self, attribute: str, known: Iterable[str]) -> tuple[str, ...]:
         given = getattr(self, attribute)

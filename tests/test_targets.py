@@ -16,11 +16,13 @@ import torch
 import torch.nn.functional as F
 
 import targets.registry
+from conformance.options import DeviceUnavailable, make_ready
 from targets import (
     CLAIMS,
     DROP_IN,
     Target,
     TargetError,
+    TargetUnavailable,
     UnknownTarget,
     available,
     fingerprint,
@@ -153,8 +155,8 @@ def test_an_entry_point_that_breaks_leaves_the_others(monkeypatch: pytest.Monkey
     monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: points)
     registry = available()
     assert registry.targets["good"].source == "torch.nn.functional:mse_loss"
-    assert "No module named 'no_such_package_here'" in registry.broken["gone"]
-    assert "no_such_loss" in registry.broken["absent"]
+    assert "No module named 'no_such_package_here'" in str(registry.broken["gone"])
+    assert "no_such_loss" in str(registry.broken["absent"])
     with pytest.raises(TargetError, match="no_such_package_here"):
         resolve("gone")
 
@@ -397,3 +399,35 @@ def test_the_tutorials_are_as_taught() -> None:
         big = torch.full((70_000,), 1.0, dtype=torch.float16)
         assert torch.isinf(loss(big, torch.zeros_like(big)))
     assert torch.autograd.grad(loss(x, y), y, allow_unused=True) == (None,)
+
+
+def test_what_a_target_needs_is_made_ready_once_asked() -> None:
+    done: list[str] = []
+    targets.prepare(Target("ready", square, prepare=lambda: done.append("built")))
+    assert done == ["built"]
+
+
+def test_a_target_that_cannot_be_prepared_says_so_in_one_line() -> None:
+    def broken() -> None:
+        raise OSError("no room\nfor objects")
+
+    with pytest.raises(TargetError, match=r"cannot prepare target mine: OSError: no room \("):
+        targets.prepare(Target("mine", square, prepare=broken))
+
+
+def test_what_this_machine_lacks_is_unavailable_and_not_wrong_usage() -> None:
+    def absent() -> None:
+        raise TargetUnavailable("no compiler")
+
+    with pytest.raises(TargetUnavailable, match="no compiler") as raised:
+        targets.prepare(Target("mine", square, prepare=absent))
+    assert (raised.value.status, TargetError.status) == (3, 2)
+
+
+def test_a_target_is_not_judged_on_a_device_it_does_not_run_on() -> None:
+    with pytest.raises(DeviceUnavailable, match="mine runs on cuda, not on cpu"):
+        make_ready(Target("mine", square, devices=("cuda",)), "cpu")
+    with pytest.raises(TargetError, match="unknown device 'gpu'"):
+        Target("mine", square, devices=("gpu",))
+    with pytest.raises(TargetError, match="no devices"):
+        Target("mine", square, devices=())
