@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 _SIZE = 1 << 16
-_HEADER = struct.Struct("dI")  # when the call began (time.monotonic), 0 outside; length of the text
+# When the call began (time.monotonic), 0 outside; the lengths of its text and of the reason.
+_HEADER = struct.Struct("dII")
 
 
 class BlackBox:
@@ -26,18 +27,34 @@ class BlackBox:
 
     def enter(self, text: str) -> None:
         """A call begins."""
-        data = text.encode()[: _SIZE - _HEADER.size]
-        self._map[_HEADER.size : _HEADER.size + len(data)] = data
-        _HEADER.pack_into(self._map, 0, time.monotonic(), len(data))
+        self._write(time.monotonic(), text, "")
+
+    def fail(self, reason: str) -> None:
+        """The call goes on being the present one: the process is about to end, for this reason."""
+        self._write(time.monotonic(), self.read()[1], reason)
 
     def leave(self) -> None:
         """The call has ended."""
-        _HEADER.pack_into(self._map, 0, 0.0, 0)
+        _HEADER.pack_into(self._map, 0, 0.0, 0, 0)
 
     def read(self) -> tuple[float, str]:
         """For how many seconds the present call has run, and its text; (0, "") outside a call."""
-        began, length = _HEADER.unpack_from(self._map, 0)
+        began, length, _ = _HEADER.unpack_from(self._map, 0)
         if not began:
             return 0.0, ""
-        text = bytes(self._map[_HEADER.size : _HEADER.size + length]).decode()
-        return time.monotonic() - began, text
+        return time.monotonic() - began, self._text(_HEADER.size, length)
+
+    def reason(self) -> str:
+        """Why the process ended in the present call, where it could say so."""
+        _, length, further = _HEADER.unpack_from(self._map, 0)
+        return self._text(_HEADER.size + length, further)
+
+    def _text(self, start: int, length: int) -> str:
+        return bytes(self._map[start : start + length]).decode(errors="replace")
+
+    def _write(self, began: float, text: str, reason: str) -> None:
+        data = text.encode()[: _SIZE - _HEADER.size]
+        further = reason.encode()[: _SIZE - _HEADER.size - len(data)]
+        whole = data + further
+        self._map[_HEADER.size : _HEADER.size + len(whole)] = whole
+        _HEADER.pack_into(self._map, 0, began, len(data), len(further))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from conformance.case import FLOAT_DTYPES, promote
 from targets import Target
+from targets.target import DEVICES
 
 PROFILE_ORDER = ("quick", "default", "release")  # each runs all that the one before it does
 TELLING = ("float32", "float64", "bfloat16", "float16")
@@ -25,6 +26,7 @@ class Clause:
     speaks about. ``reductions``: one of these must be claimed. ``profile``: the first that runs it.
     ``first_of``: only the first of these dtypes that the target has is looked at.
     ``every_reduction``: not for a target with one reduction, which need not look at the name.
+    ``devices``: the kinds that it speaks about.
     The clauses on mixed dtypes apply where two claimed dtypes promote to the one in question.
     """
 
@@ -37,6 +39,7 @@ class Clause:
     profile: str = "quick"
     first_of: tuple[str, ...] = ()
     every_reduction: bool = False
+    devices: tuple[str, ...] = DEVICES
 
     @property
     def family(self) -> str:
@@ -46,6 +49,10 @@ class Clause:
     def runs_in(self, profile: str) -> bool:
         """Whether ``profile`` runs it."""
         return PROFILE_ORDER.index(self.profile) <= PROFILE_ORDER.index(profile)
+
+    def is_about(self, device: str) -> bool:
+        """Whether it has a meaning on ``device`` (cpu, cuda or cuda:N)."""
+        return device.partition(":")[0] in self.devices
 
     def dtypes_for(self, target: Target) -> tuple[str, ...]:
         """The dtypes of the target that it looks at."""
@@ -75,6 +82,7 @@ def _clause(
     profile: str = "quick",
     first_of: tuple[str, ...] = (),
     every_reduction: bool = False,
+    devices: tuple[str, ...] = DEVICES,
 ) -> Clause:
     return Clause(
         id,
@@ -86,6 +94,7 @@ def _clause(
         profile,
         first_of,
         every_reduction,
+        devices,
     )
 
 
@@ -373,6 +382,24 @@ CLAUSES: tuple[Clause, ...] = (
         "resources.saved",
         "It saves at most one tensor more than the builtin.",
         level="should",
+        first_of=TELLING,
+    ),
+    _clause(
+        "cuda.stream",
+        "Value and gradient wait for the current stream, whichever that is.",
+        devices=("cuda",),
+        first_of=TELLING,
+    ),
+    _clause(
+        "cuda.graph",
+        "Captured in a CUDA graph, value and gradient are right on each replay.",
+        devices=("cuda",),
+        first_of=TELLING,
+    ),
+    _clause(
+        "cuda.device",
+        "The operands' device counts, whichever is current, and stays what it was.",
+        devices=("cuda",),
         first_of=TELLING,
     ),
     _clause("errors.reduction", "An unknown reduction raises.", every_reduction=True),

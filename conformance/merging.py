@@ -66,7 +66,7 @@ def conclude(
     rows = [
         _row(target, clause, dtype, profile, total, show)
         for clause in CLAUSES
-        if fnmatch.fnmatchcase(clause.id, selected)
+        if fnmatch.fnmatchcase(clause.id, selected) and clause.is_about(device)
         for dtype in FLOAT_DTYPES
         if dtype in clause.dtypes_for(target) or (clause.id, dtype) in total.findings
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 
 from conformance.case import Case
+from conformance.devices import poison
 from conformance.state import Settings
-from conformance.tensors import DTYPE_NAMES, Made, make, to_numpy
+from conformance.tensors import DTYPE_NAMES, DTYPES, Made, make, to_numpy
 from reference.formats import Floats
 from targets import Target
 
@@ -67,6 +69,7 @@ def observe(target: Target, case: Case, device: str) -> Observation:
     needs = {n: t.tensor.requires_grad for n, t in zip(OPERANDS, (x, y), strict=True)}
     versions = (x.tensor._version, y.tensor._version)
     seen, settings, grad_output = Observation(), Settings.now(), None
+    poison(device, _sizes(case))
     with _MODES[case.mode]():
         inside = Settings.now()
         result = _forward(target, case, x, y, seen)
@@ -120,6 +123,7 @@ def _backward(
     made = dict(zip(OPERANDS, (x, y), strict=True))
     wanted = [(name, made[name].tensor) for name in case.differentiated]
     g = make(case.grad_output.replace(shape=tuple(result.shape), dtype=seen.value.dtype), device)
+    poison(device, _sizes(case))
     try:
         tensors = [tensor for _, tensor in wanted]
         gradients = torch.autograd.grad(result, tensors, g.tensor, allow_unused=True)
@@ -130,6 +134,12 @@ def _backward(
     except BaseException as error:
         seen.raised_backward = text_of(error)
     return g
+
+
+def _sizes(case: Case) -> set[int]:
+    """What a run of ``case`` may allocate, in bytes: scalars, results, gradients."""
+    counts = {1, math.prod(case.shape), case.input.size, case.target.size}
+    return {count * width for count in counts for width in (DTYPES[case.dtype].itemsize, 4)}
 
 
 def _seen(tensor: torch.Tensor) -> Seen:

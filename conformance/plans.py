@@ -49,7 +49,7 @@ PROFILES = {
 }
 # The experiments, in shards: the profile that adds them, and their families. What needs Dynamo is
 # together, since importing it takes a worker most of a second.
-CALLS = ("value", "gradient", "broadcasting", "dtypes", "layout", "purity")
+CALLS = ("value", "gradient", "broadcasting", "dtypes", "layout", "purity", "cuda")
 REPEATS = ("determinism", "metamorphic", "module", "resources")
 BY_DYNAMO = ("autograd", "transforms", "errors")
 EXPERIMENT_SHARDS: tuple[tuple[str, tuple[str, ...]], ...] = (

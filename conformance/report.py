@@ -18,11 +18,13 @@ def render(verdict: dict[str, Any], sentences: dict[str, str]) -> str:
         broken = [r for r in rows if r["status"] in BROKEN_STATUSES and r["level"] == level]
         if broken:
             parts.append(f"{title}:\n\n" + "\n\n".join(failures(broken, sentences)))
-    missing = [f"{r['id']} {r['dtype']}" for r in rows if r["status"] == "unavailable"]
-    if missing:
-        why = "a plain value or gradient is wrong already"
-        title = f"Not judged, since {why}" if verdict["complete"] else "Without evidence"
-        parts.append(f"{title}: {', '.join(missing[:12])}" + _more(missing, 12))
+    without: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        if row["status"] == "unavailable":
+            without[row.get("message", "")].append(f"{row['id']} {row['dtype']}")
+    for why, which in without.items():
+        title = f"Not judged, since {why}" if why else "Without evidence"
+        parts.append(f"{title}: {', '.join(which[:12])}" + _more(which, 12))
     parts.append(conclusion(verdict))
     return "\n\n".join(parts) + "\n"
 

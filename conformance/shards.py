@@ -7,6 +7,7 @@ import fnmatch
 import functools
 import hashlib
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from conformance.attribution import Finding, attribute
 from conformance.case import Case, cost
 from conformance.checks import ASPECTS, Judgement, judge_observation
 from conformance.clauses import CLAUSES
+from conformance.devices import DeviceLost, check_alive
 from conformance.experiments import EXPERIMENTS, Bench, Unavailable, run_experiment
 from conformance.features import clause_of, clauses_of, features
 from conformance.minimise import minimise
@@ -37,12 +39,14 @@ from conformance.verdict import BLOCKED
 from targets import Target
 
 Row = tuple[str, str]  # clause id, dtype
+LOST_DEVICE = 86  # the exit status of a process whose device is lost
 
 
 class Box(Protocol):
     """Where a call is written down before it is made, so that a crash leaves it behind."""
 
     def enter(self, text: str) -> None: ...
+    def fail(self, reason: str) -> None: ...
     def leave(self) -> None: ...
 
 
@@ -123,17 +127,29 @@ class Session:
 
     def run(self, case: Case) -> Judgement:
         """One run of one case, and every clause on what was seen."""
-        if self.box is not None:
-            key = case.key()
-            if key in self.skip:
-                return Judgement((), {})
-            self.box.enter(key)
-        try:
+        if self.box is not None and case.key() in self.skip:
+            return Judgement((), {})
+        with self.in_box(case.key):
             seen = observe(self.target, case, self.device)
+        return judge_observation(case, seen)
+
+    @contextlib.contextmanager
+    def in_box(self, text: Callable[[], str]) -> Iterator[None]:
+        """Around a call of the target. Raises DeviceLost, or ends a process that has a box."""
+        if self.box is not None:
+            self.box.enter(text())
+        try:
+            yield
         finally:
+            try:
+                check_alive(self.device)
+            except DeviceLost as lost:
+                if self.box is None:
+                    raise
+                self.box.fail(f"{lost}")
+                os._exit(LOST_DEVICE)  # nothing else can be found out in this process
             if self.box is not None:
                 self.box.leave()
-        return judge_observation(case, seen)
 
     def wants(self, clause: str) -> bool:
         return fnmatch.fnmatchcase(clause, self.selected)
@@ -277,7 +293,7 @@ def _run_experiments(
             text = f"experiment {clause.id} {dtype}"
             if not session.wants(clause.id) or text in session.skip:
                 continue
-            if not clause.applies(session.target, dtype):
+            if not (clause.is_about(session.device) and clause.applies(session.target, dtype)):
                 continue
             if clause.family in _DERIVED and not works(dtype):
                 result.add(Finding(clause.id, dtype, BLOCKED, None, clause.id, "unavailable"))
@@ -293,17 +309,13 @@ def _run_experiment(
     works: Callable[[str], bool],
     result: ShardResult,
 ) -> None:
-    if session.box is not None:
-        session.box.enter(text)
     bench = Bench(session.target, dtype, session.device, session.seed)
     try:
-        messages, error = run_experiment(clause, bench)
+        with session.in_box(lambda: text):
+            messages, error = run_experiment(clause, bench)
     except Unavailable as reason:
         result.add(Finding(clause, dtype, str(reason), None, clause, "unavailable"))
         return
-    finally:
-        if session.box is not None:
-            session.box.leave()
     if error and not works(dtype):
         result.add(Finding(clause, dtype, BLOCKED, None, clause, "unavailable"))
         return

@@ -25,6 +25,7 @@ from typing import Any
 
 from conformance.box import BlackBox
 from conformance.clauses import BY_ID
+from conformance.devices import own_gpu
 from conformance.neighbours import HOME
 
 LOST_PER_SHARD = 3  # calls that may crash before the rest of a shard is given up
@@ -51,18 +52,20 @@ class Died(Exception):
 
 
 class Worker:
-    """One worker process. ``limit``: seconds for each call of the target."""
+    """One worker process, in one of the run's places. ``limit``: seconds for each call."""
 
-    def __init__(self, options: dict[str, Any], folder: Path, limit: float) -> None:
+    def __init__(self, options: dict[str, Any], folder: Path, limit: float, place: int) -> None:
         handle, name = tempfile.mkstemp(dir=folder, suffix=".box")
         os.close(handle)
         os.unlink(name)
-        self.box, self.limit = BlackBox(Path(name)), limit
+        self.box, self.limit, self.place = BlackBox(Path(name)), limit, place
         # The worker imports the very package that this is, not one in the present folder.
         paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "conformance.worker", json.dumps(options | {"box": name})],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=os.environ
+            | own_gpu(place, options["device"], os.environ)
+            | {"PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -120,7 +123,7 @@ class Worker:
                     answer: dict[str, Any] = json.loads(line)
                     return answer
                 self.close()
-                raise Died(call, "crash", _how(self.process.returncode))
+                raise Died(call, "crash", self.box.reason() or _how(self.process.returncode))
             patience = self.limit * _share(call)
             if seconds > patience or (limit and time.monotonic() - began > limit):
                 self.close()
@@ -166,7 +169,7 @@ class Run:
                     found.append(worker.ask({"do": "replay", "case": case})["messages"])
                 except Died as died:
                     found.append([f"the call {died.how}"])
-                    worker = self._start()
+                    worker = self._start(worker.place)
         return found
 
     def verdict(self, started: Callable[[str], None]) -> dict[str, Any]:
@@ -182,8 +185,8 @@ class Run:
             for shard in first.hello["shards"]:
                 tasks.put(shard)
             others = [
-                threading.Thread(target=self._help, args=(tasks,), daemon=True)
-                for _ in range(self.jobs - 1)
+                threading.Thread(target=self._help, args=(tasks, place), daemon=True)
+                for place in range(1, self.jobs)
             ]
             for thread in others:
                 thread.start()
@@ -203,15 +206,15 @@ class Run:
                 for worker in self.workers:
                     worker.close()
 
-    def _start(self) -> Worker:
-        worker = Worker(self.options, self.folder, self.limit)
+    def _start(self, place: int = 0) -> Worker:
+        worker = Worker(self.options, self.folder, self.limit, place)
         self.workers.append(worker)
         return worker
 
-    def _help(self, tasks: queue.SimpleQueue[list[Any]]) -> None:
+    def _help(self, tasks: queue.SimpleQueue[list[Any]], place: int) -> None:
         """Another worker, in a thread of its own; without it the first one does its work."""
         try:
-            self._serve(self._start(), tasks).close()
+            self._serve(self._start(place), tasks).close()
         except WorkerRefused as error:
             self.gave_up.append(f"a worker could not be started again: {error}")
 
@@ -240,7 +243,7 @@ class Run:
                 self.results.append(worker.ask({"do": "shard", "shard": shard, "skip": skip}))
                 return worker
             except Died as died:
-                worker = self._start()
+                worker = self._start(worker.place)
                 if not died.call:
                     self.gave_up.append(f"{name}: the worker {died.how} outside a call")
                     return worker
@@ -260,7 +263,7 @@ class Run:
             try:
                 smaller.append(worker.ask({"do": "minimise", "finding": finding}))
             except Died as died:
-                worker = self._start()
+                worker = self._start(worker.place)
                 if died.call:
                     self.lost.append((died.call, died.status, died.how))
         return worker.ask(

@@ -17,7 +17,9 @@ SPEC = "mse 1.0"
 BROKEN_STATUSES = ("fail", "crash", "timeout", "stale")
 
 # Why a clause is unavailable though nothing is missing: the target is rejected without it.
-BLOCKED = "not judged: a plain value or gradient is wrong already"
+BLOCKED = "a plain value or gradient is wrong already"
+# What no verdict made on one GPU can say; the verdict names it.
+ONE_GPU = "it takes two GPUs, and there is one"
 
 
 class DamagedVerdict(ValueError):
@@ -62,6 +64,8 @@ class ClauseResult:
                 "case": self.case,
                 "script": self.script,
             }
+        elif self.message:
+            row["message"] = self.message
         return row
 
 
@@ -101,7 +105,7 @@ class Verdict:
     def missing(self) -> list[ClauseResult]:
         """Required cells that did not run, though nothing that failed explains it."""
         rows = (row for row in self.clauses if row.status == "unavailable")
-        return [row for row in rows if row.message != BLOCKED]
+        return [row for row in rows if row.message not in (BLOCKED, ONE_GPU)]
 
     @property
     def complete(self) -> bool:

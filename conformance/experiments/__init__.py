@@ -8,6 +8,7 @@ decorator's clause id.
 from conformance.experiments import (
     autograd,
     broadcasting,
+    cuda,
     determinism,
     dtypes,
     errors,
@@ -29,6 +30,7 @@ __all__ = [
     "Unavailable",
     "autograd",
     "broadcasting",
+    "cuda",
     "determinism",
     "dtypes",
     "errors",
