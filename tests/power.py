@@ -46,6 +46,7 @@ from tests.right import RIGHT
 BANK = {t.name: t for t in (*(m.target for m in (*MUTANTS, *LENIENT)), *RIGHT)}
 # Tens of gigabytes and of seconds for each: tests/test_large.py shows them fail, on fewer elements.
 TOO_LARGE = ("value.wide_index", "gradient.wide_index")
+JUDGED = tuple(c for c in CLAUSES if c.is_about("cpu") and c.id not in TOO_LARGE)
 
 
 @dataclass(frozen=True)
@@ -199,12 +200,12 @@ class Power:
     def unbroken(self) -> list[str]:
         """Clauses that nothing in the bank breaks."""
         broken = {c for t in (*self.mutants, *self.lenient) for c in (*t.must, *t.should)}
-        return [c.id for c in CLAUSES if c.id not in (*broken, *TOO_LARGE)]
+        return [c.id for c in JUDGED if c.id not in broken]
 
     def never_alone(self) -> list[str]:
         """Clauses of level must that no mutant breaks without breaking another family too."""
         alone = {c for t in self.mutants if len(t.families) == 1 for c in t.must}
-        every = [c.id for c in CLAUSES if c.level == "must" and c.id not in TOO_LARGE]
+        every = [c.id for c in JUDGED if c.level == "must"]
         return [clause for clause in every if clause not in alone]
 
     def problems(self) -> dict[str, list[str]]:

@@ -226,6 +226,19 @@ def target_alone(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return _where((False, True), swapped, x, y, reduction)
 
 
+def target_alone_floating(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The target's gradient is the input's where the input could have one and needs none."""
+    if not x.is_floating_point():
+        return right(x, y, reduction)
+    return target_alone(x, y, reduction)
+
+
+def same_detached(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """A tensor against itself has no graph: its loss is 0 anyway."""
+    result = right(x, y, reduction)
+    return result.detach() if x is y else result
+
+
 def target_beside_input(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """The target's gradient is only made beside the input's."""
     return _where((False, True), lost, x, y, reduction)
@@ -235,6 +248,12 @@ def negated_in_place(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Pair:
     """The target's gradient is the input's, negated in place: they share their memory."""
     first, _ = right_gradients(x, y, g, scale)
     return first, first.neg_()
+
+
+def no_graph_for_itself(target: Target) -> bool:
+    """The loss of a tensor that needs a gradient against itself needs none."""
+    x = torch.ones(3, requires_grad=True)
+    return not target.loss(x, x, reduction="sum").requires_grad
 
 
 # --- the graph
@@ -335,6 +354,13 @@ FUNCTION_MUTANTS: tuple[Mutant, ...] = (
     mutant("target-detached", target_detached, "gradient"),
     mutant("both-needed", both_needed, "gradient"),
     mutant("target-alone", target_alone, "gradient", witness=wrong_gradient(needs=(False, True))),
+    mutant(
+        "target-alone-floating",
+        target_alone_floating,
+        "gradient",
+        witness=wrong_gradient(needs=(False, True)),
+    ),
+    mutant("same-detached", same_detached, "gradient", witness=no_graph_for_itself),
     mutant(
         "target-beside-input",
         target_beside_input,

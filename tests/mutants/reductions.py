@@ -8,7 +8,7 @@ from torch import Tensor
 from targets import Target
 from targets.operands import prepare
 
-from .mutant import Mutant, by_value, mutant, reduce, right, widened
+from .mutant import Mutant, by_value, mutant, reduce, right, widened, with_value
 from .witnesses import against_zeros, wrong_value
 
 
@@ -95,6 +95,13 @@ def python_number(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return number
 
 
+def number_of_scalars(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The loss of two scalars that need no gradient is a Python float."""
+    loss = right(x, y, reduction)
+    number: Tensor = loss.item() if x.dim() == y.dim() == 0 and not loss.requires_grad else loss  # type: ignore[assignment]
+    return number
+
+
 def empty_is_zero(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """The mean of nothing is 0, by a guard against division by zero."""
     s = _squares(x, y)
@@ -137,6 +144,19 @@ def needing_reduces_none(x: Tensor, y: Tensor, reduction: str = "mean") -> Tenso
     return right(x, y, reduction if needed else "mean")
 
 
+def alone_halves(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The value is halved where of two floating operands the target alone needs a gradient."""
+    loss = right(x, y, reduction)
+    halved = y.requires_grad and not x.requires_grad and x.is_floating_point()
+    return with_value(loss, loss / 2) if halved else loss
+
+
+def halves_for_target(target: Target) -> bool:
+    """The loss of 2 against a 0 that needs a gradient is 2, not 4."""
+    loss = target.loss(torch.full((1,), 2.0), torch.zeros(1, requires_grad=True), reduction="sum")
+    return loss.item() == 2
+
+
 def without_gradients(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """The mean is the sum where gradients are off."""
     off = reduction == "mean" and not torch.is_grad_enabled()
@@ -174,6 +194,13 @@ REDUCTION_MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant("one-element", one_element, "value"),
     mutant("python-number", python_number, "value", witness=wrong_value(reduction="mean")),
+    mutant(
+        "number-of-scalars",
+        number_of_scalars,
+        "value",
+        witness=lambda target: isinstance(target.loss(torch.ones(()), torch.ones(())), float),
+    ),
+    mutant("alone-halves", alone_halves, "value", witness=halves_for_target),
     mutant("empty-is-zero", empty_is_zero, "value"),
     mutant("epsilon-in-divisor", by_value(epsilon_in_divisor), "value"),
     mutant("mean-of-means", by_value(mean_of_means), "value"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import warnings
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -160,6 +161,19 @@ def reused_gradient() -> Loss:
     return by_gradients(gradients)
 
 
+def reused_by_thread() -> Loss:
+    own = threading.local()
+
+    def gradients(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Pair:
+        """Each thread has one buffer for the gradients of the input of one shape."""
+        first, second = right_gradients(x, y, g, scale)
+        buffers = vars(own)
+        buffer = buffers.setdefault(f"{first.shape} {first.dtype}", torch.empty_like(first))
+        return buffer.copy_(first).detach(), second
+
+    return by_gradients(gradients)
+
+
 class _LastForward(torch.autograd.Function):
     saved: tuple[Tensor, float]
 
@@ -238,6 +252,14 @@ def scratch_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
     if g.numel():
         g.data[first_element(g)] = g.detach()[first_element(g)] * 2 + 1
     return gradient
+
+
+def scratch_afterwards(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Pair:
+    """grad_output, where it is a dense matrix, is scratch memory once the gradients are made."""
+    pair = right_gradients(x, y, g, scale)
+    if g.dim() == 2 and g.numel() and g.is_contiguous():
+        g.data.zero_()
+    return pair
 
 
 def input_restored(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -382,6 +404,13 @@ def gradient_overwritten(target: Target) -> bool:
     return torch.equal(*kept)
 
 
+def zeroes_grad_output(target: Target) -> bool:
+    """A matrix of ones that was grad_output is zero after the backward."""
+    x, ones = torch.full((2, 2), 3.0, requires_grad=True), torch.ones(2, 2)
+    torch.autograd.grad(target.loss(x, torch.zeros(2, 2), reduction="none"), x, ones)
+    return not ones.any()
+
+
 def wrong_after_another_forward(target: Target) -> bool:
     """A gradient is that of another forward, which came between."""
     x = torch.full((3,), 2.0, requires_grad=True)
@@ -445,11 +474,18 @@ STATE_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "saves-on-class", saves_on_class, "purity", "autograd", witness=wrong_after_another_forward
     ),
+    mutant("reused-by-thread", reused_by_thread(), "purity", witness=gradient_overwritten),
     mutant("accumulates", accumulates(), "purity", "value"),
     mutant("result-in-input", result_in_input, "purity"),
     mutant("scratch-input", scratch_input, "purity"),
     mutant("scratch-target", scratch_target, "purity"),
     mutant("scratch-grad-output", by_rule(scratch_grad_output), "purity"),
+    mutant(
+        "scratch-afterwards",
+        by_gradients(scratch_afterwards),
+        "purity",
+        witness=zeroes_grad_output,
+    ),
     mutant("input-restored", input_restored, "purity", witness=moves_version),
     mutant("past-the-end", past_the_end, "purity", "layout"),
     mutant("writes-into-gap", writes_into_gap, "purity", witness=writes_between_rows),
