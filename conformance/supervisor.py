@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conformance import memory
 from conformance.box import BlackBox
 from conformance.clauses import BY_ID
 from conformance.devices import own_gpu
@@ -32,6 +33,7 @@ LOST_PER_SHARD = 3  # calls that may crash before the rest of a shard is given u
 LOST_PER_RUN = 20  # and before the rest of the run is: the verdict is clear by then
 LOST_BY_TIMEOUT = 4  # a call that times out counts as so many: each costs the whole limit
 START_LIMIT = 300.0  # seconds for a worker to import torch and the target
+POLL = 0.1  # seconds between two looks at a worker: a process can fill some 0.5 GiB meanwhile
 
 
 class WorkerRefused(Exception):
@@ -115,7 +117,7 @@ class Worker:
         assert self.process.stdout is not None
         began = time.monotonic()
         while True:
-            ready, _, _ = select.select([self.process.stdout], [], [], 0.2)
+            ready, _, _ = select.select([self.process.stdout], [], [], POLL)
             seconds, call = self.box.read()
             if ready:
                 line = self.process.stdout.readline()
@@ -128,6 +130,9 @@ class Worker:
             if seconds > patience or (limit and time.monotonic() - began > limit):
                 self.close()
                 raise Died(call, "timeout", f"did not return within {patience:g} s")
+            if call and memory.exhausted_by(self.process.pid):
+                self.close()
+                raise Died(call, "crash", "was ended: it left the machine almost no memory")
 
 
 # An experiment is several calls; those of later profiles compile, or move gigabytes.

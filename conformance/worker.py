@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from conformance.box import BlackBox
+from conformance.memory import offer_to_the_system
 from conformance.options import DeviceUnavailable, UsageError, check_profile, make_ready
 from targets import Target, TargetError, resolve
 
 
 def main() -> int:
+    offer_to_the_system()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor hears it, and ends this process
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     tasks = os.fdopen(os.dup(0), encoding="utf-8")

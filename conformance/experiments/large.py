@@ -6,13 +6,13 @@ so that losing it, or counting it twice, changes the result by far more than rou
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from conformance import memory
 from conformance.experiments.bench import Bench, Messages, Unavailable, experiment
 from conformance.tensors import DTYPES
 from reference import mse
@@ -108,7 +108,4 @@ def _ask_for_memory(bench: Bench, shape: tuple[int, int], copies: int) -> None:
 def _free_memory(device: str) -> int:
     if torch.device(device).type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # not known here
-        return 0
+    return memory.available()
