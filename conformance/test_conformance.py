@@ -16,7 +16,7 @@ from conformance.options import (
     make_ready,
 )
 from conformance.plans import Profile, Shard, plan
-from conformance.plugin import RESULT
+from conformance.plugin import RESULT, box_of
 from conformance.shards import Session, run_shard
 from targets import Target, TargetError, resolve
 
@@ -54,7 +54,8 @@ def test_shard(
         make_ready(target, device)
     except (TargetError, DeviceUnavailable) as error:
         pytest.fail(str(error), pytrace=False)
-    session = Session(target, device, pytestconfig.getoption("--conformance-seed"))
+    seed = pytestconfig.getoption("--conformance-seed")
+    session = Session(target, device, seed, box=box_of(pytestconfig, spec))
     result = run_shard(session, shard, profile)
     record_property(RESULT, json.dumps({"target": spec, "result": result.to_json()}))
     broken = [f for f in result.findings.values() if BY_ID[f.clause].level == "must"]

@@ -10,15 +10,21 @@ import pytest
 from conformance.merging import conclude, merged, minimise_all
 from conformance.options import check_profile
 from conformance.plans import plan
-from conformance.shards import Session, ShardResult
+from conformance.shards import Session, ShardResult, lost_call
 from conformance.verdict import write_verdict
 from targets import TargetError, resolve
 
 
 def conclude_session(
-    config: pytest.Config, results: dict[str, list[dict[str, Any]]], duration_s: float
+    config: pytest.Config,
+    results: dict[str, list[dict[str, Any]]],
+    lost: dict[str, list[tuple[str, str]]],
+    duration_s: float,
 ) -> list[dict[str, Any]]:
-    """A verdict for each target; a shard without a result makes it incomplete."""
+    """A verdict for each target; a shard without a result makes it incomplete.
+
+    ``lost``: for each target the calls that ended their process, and how.
+    """
     device, seed = config.getoption("--conformance-device"), config.getoption("--conformance-seed")
     verdicts = []
     for spec in config.getoption("--target"):
@@ -29,6 +35,8 @@ def conclude_session(
             continue  # said at collection
         found = [ShardResult.from_json(r) for r in results.get(spec, [])]
         total = merged(found)
+        for call, how in lost.get(spec, []):
+            total.add(lost_call(call, "crash", how))
         minimise_all(Session(target, device, seed), total)
         verdict = conclude(
             target,

@@ -118,6 +118,7 @@ CRASHES = {
     "segfault": ("ctypes.string_at(0)", "SIGSEGV", "crash"),
     "exit": ("os._exit(9)", "ended with status 9", "crash"),
     "hang": ("time.sleep(1000)", "did not return within 6 s", "timeout"),
+    "spin": ("ctypes.PyDLL(None).pause()", "did not return within 6 s", "timeout"),
 }
 
 
@@ -142,6 +143,26 @@ def test_a_call_that_ends_its_process_is_a_finding_and_the_rest_is_judged(
     assert lost
     assert lost[0]["counterexample"]["case"]["input"]["shape"]
     assert json.loads((folder / "builtin" / "verdict.json").read_text())["conforms"]
+
+
+def test_a_crash_under_pytest_xdist_is_a_finding_with_its_case(tmp_path: Path) -> None:
+    source = (
+        "def loss(x, y, reduction='mean'):\n"
+        "    if (x.shape, x.dtype, reduction) == ((31,), torch.float16, 'sum'):\n"
+        "        ctypes.string_at(0)\n"
+        "    return F.mse_loss(x, y, reduction=reduction)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "--pyargs", "conformance", "-q", "-n", "1"]
+    options = ["--target", write(tmp_path, source), "--conformance-profile", "quick"]
+    report = ["--conformance-report", str(tmp_path / "out"), "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *options, *report], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    verdict = json.loads((tmp_path / "out" / "loss" / "verdict.json").read_text())
+    lost = [row for row in verdict["clauses"] if row["status"] == "crash"]
+    assert lost
+    assert lost[0]["counterexample"]["case"]["input"]["shape"]
 
 
 def test_without_a_result_no_clause_has_evidence(tmp_path: Path) -> None:
