@@ -23,7 +23,7 @@ import targets
 from targets.target import DROP_IN, REDUCTIONS, Target, TargetError, UnknownTarget, near
 
 GROUP = "loss_conformance.targets"
-_INFRASTRUCTURE = {"adapters", "operands", "registry", "target"}
+_INFRASTRUCTURE = {"adapters", "building", "compiled", "operands", "registry", "target"}
 
 
 @dataclass

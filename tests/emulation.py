@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+from targets import compiled
+from targets.cuda import LIBRARY, loss
 from targets.cuda.build import SOURCE, build
 from targets.cuda.kernels import Kernels
-from targets.cuda.loss import loss
-from targets.cuda.operators import implement
 from targets.target import DROP_IN, Target
 
 HOST = ("g++", "-x", "c++", "-DHOST_EMULATION", "-std=c++17", "-O2")
@@ -21,5 +21,5 @@ def emulated(source: Path = SOURCE) -> Target:
     Once in a process: the operators have one implementation for each device.
     """
     kernels = functools.cache(lambda: Kernels.load(build(source, (*HOST, *WARNINGS))))
-    implement("cpu", kernels)
+    compiled.implement(LIBRARY, "cpu", kernels)
     return Target("emulated", loss, DROP_IN, devices=("cpu",), prepare=kernels)

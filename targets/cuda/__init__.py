@@ -6,12 +6,19 @@ import functools
 
 import torch
 
+from targets import compiled
 from targets.cuda.build import SOURCE, build, nvcc_command
 from targets.cuda.kernels import Kernels
-from targets.cuda.loss import loss
-from targets.cuda.operators import implement
 from targets.registry import register
 from targets.target import DROP_IN, Target, TargetUnavailable
+
+
+LIBRARY = "loss_conformance_cuda"
+
+
+def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    """The mean squared error by the kernels of mse.cu; errors as :func:`compiled.loss`."""
+    return compiled.loss(LIBRARY, input, target, reduction)
 
 
 @functools.cache
@@ -28,7 +35,8 @@ def kernels() -> Kernels:
         raise TargetUnavailable(f"target cuda: {error}") from None
 
 
-implement("cuda", kernels)
+compiled.define(LIBRARY)
+compiled.implement(LIBRARY, "cuda", kernels)
 CUDA = register(
     Target(
         "cuda",

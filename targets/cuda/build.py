@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -11,20 +10,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from targets.building import cache_folder, locked
 from targets.target import TargetUnavailable
 
 SOURCE = Path(__file__).with_name("mse.cu")
 NVCC_FLAGS = ("-std=c++17", "-O3", "-Werror", "all-warnings", "-Xcompiler", "-Wall,-Wextra,-fPIC")
 PORTABLE = (8, 0)  # where no GPU says what it is; its PTX runs on everything later
-
-
-def cache_folder() -> Path:
-    """``$LOSS_CONFORMANCE_CACHE``, or ``loss-conformance`` in the user's cache folder."""
-    own = os.environ.get("LOSS_CONFORMANCE_CACHE")
-    if own:
-        return Path(own)
-    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(user) / "loss-conformance"
 
 
 def nvcc() -> str:
@@ -57,9 +48,7 @@ def build(source: Path, command: Sequence[str]) -> Path:
         key.update(b"\0" + part.encode())
     library = folder / f"{source.stem}-{key.hexdigest()[:16]}.so"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(library.with_suffix(".lock"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(library.with_suffix(".lock")):
             if not library.exists():
                 _compile(source, command, library)
     except OSError as error:
