@@ -60,7 +60,8 @@ def from_aten(
     def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
         x, y = prepare(input, target)
         code = CODES[check_reduction(reduction)]
-        value: torch.Tensor = _Aten.apply(x, y, code, (mse_loss, mse_loss_backward))
+        function: Any = _Aten  # untyped in torch
+        value: torch.Tensor = function.apply(x, y, code, (mse_loss, mse_loss_backward))
         return value
 
     loss.__wrapped__ = mse_loss  # type: ignore[attr-defined]  # its source is the target's
@@ -72,12 +73,12 @@ class _Within(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, y: torch.Tensor, reduction: str, context: Any
     ) -> torch.Tensor:
-        leaves = [
+        a, b = leaves = [
             operand.detach().requires_grad_(need)
             for operand, need in zip((x, y), ctx.needs_input_grad, strict=False)
         ]
         with context(), torch.enable_grad():
-            value = F.mse_loss(*leaves, reduction=reduction)
+            value = F.mse_loss(a, b, reduction=reduction)
         ctx.save_for_backward(x, y)  # so that a change in place is noticed
         ctx.leaves, ctx.value, ctx.context = leaves, value, context
         return value.detach()
@@ -106,7 +107,8 @@ def overriding(
     """
 
     def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-        value: torch.Tensor = _Within.apply(input, target, reduction, context)
+        function: Any = _Within  # untyped in torch
+        value: torch.Tensor = function.apply(input, target, reduction, context)
         return value
 
     loss.__wrapped__ = context  # type: ignore[attr-defined]  # its source is the target's

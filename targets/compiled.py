@@ -1,8 +1,8 @@
 """A differentiable loss from two compiled kernels, registered as operators of a library.
 
 So fake tensors, vmap and torch.compile know the kernels. ``LIBRARY::mse(x, y, reduction)`` and
-``LIBRARY::mse_gradient(g, x, y, scale, need_x, need_y)`` take operands of one shape and dtype; ``g``
-has that shape or is 0-d.
+``LIBRARY::mse_gradient(g, x, y, scale, need_x, need_y)`` take operands of one shape and dtype;
+``g`` has that shape or is 0-d.
 """
 
 from __future__ import annotations
@@ -175,7 +175,8 @@ class SquaredError(torch.autograd.Function):
         x, y = ctx.saved_tensors
         scale = 2 / max(x.numel(), 1) if ctx.reduction == "mean" else 2.0
         _, need_x, need_y, _ = ctx.needs_input_grad
-        grad_x, grad_y = Gradient.apply(ctx.library, g, x, y, scale, need_x, need_y)
+        gradient: Any = Gradient  # untyped in torch
+        grad_x, grad_y = gradient.apply(ctx.library, g, x, y, scale, need_x, need_y)
         return None, grad_x if need_x else None, grad_y if need_y else None, None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from typing import Any
 
 import torch
@@ -44,7 +45,9 @@ def sum_squares(x_ptr: Any, y_ptr: Any, sums: Any, n: Any, wide: tl.constexpr, b
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def finish(sums: Any, out_ptr: Any, blocks: Any, divisor: Any, wide: tl.constexpr, lanes: tl.constexpr):  # type: ignore[no-untyped-def]  # fmt: skip
+def finish(  # type: ignore[no-untyped-def]
+    sums: Any, out_ptr: Any, blocks: Any, divisor: Any, wide: tl.constexpr, lanes: tl.constexpr
+):
     """One program adds the blocks' sums, always in one order, and divides."""
     total = tl.zeros((lanes,), wide)
     for first in range(0, blocks, lanes):
@@ -72,21 +75,23 @@ class Kernels:
     """The kernels, launched on tensors."""
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, reduction: str) -> torch.Tensor:
-        x, y, n = x.contiguous(), y.contiguous(), x.numel()
+        dtype, n, wide = x.dtype, x.numel(), _torch_wide(x.dtype)
+        x, y = (_readable(operand) for operand in (x, y))
         out = torch.empty_like(x) if reduction == "none" else x.new_empty(())
-        blocks, wide = triton.cdiv(n, BLOCK), _wide(x.dtype)
-        with _device_of(x):
-            if reduction == "none":
+        blocks, acc = triton.cdiv(n, BLOCK), _wide(dtype)
+        with _launching(x):
+            if reduction != "none":
+                # Through memory: a float argument would reach the kernel as float32.
+                divisor = torch.full(
+                    (), n if reduction == "mean" else 1, dtype=wide, device=x.device
+                )
+                sums = torch.empty(blocks, dtype=wide, device=x.device)
                 if blocks:
-                    square[(blocks,)](x, y, out, n, wide, BLOCK)
-                return out
-            # Through memory: a float argument would reach the kernel as float32.
-            sums = x.new_empty(blocks, dtype=_torch_wide(x.dtype))
-            divisor = sums.new_full((), n if reduction == "mean" else 1)
-            if blocks:
-                sum_squares[(blocks,)](x, y, sums, n, wide, BLOCK)
-            finish[(1,)](sums, out, blocks, divisor, wide, LANES)
-        return out
+                    sum_squares[(blocks,)](x, y, sums, n, acc, BLOCK)
+                finish[(1,)](sums, out, blocks, divisor, acc, LANES)
+            elif blocks:
+                square[(blocks,)](x, y, out, n, acc, BLOCK)
+        return out.to(dtype)
 
     def backward(
         self,
@@ -96,15 +101,16 @@ class Kernels:
         scale: float,
         needed: tuple[bool, bool],
     ) -> compiled.Pair:
-        x, y, n, scalar = x.contiguous(), y.contiguous(), x.numel(), g.dim() < x.dim()
+        dtype, n, scalar = x.dtype, x.numel(), g.dim() < x.dim()
+        g, x, y = (_readable(operand) for operand in (g, x, y))
         grad_x, grad_y = (torch.empty_like(x) if need else x.new_empty(0) for need in needed)
+        factor = torch.full((), scale, dtype=_torch_wide(dtype), device=x.device)
+        operands = g, x, y, grad_x, grad_y, factor, n
         blocks = triton.cdiv(n, BLOCK)
-        factor = torch.full((), scale, dtype=_torch_wide(x.dtype), device=x.device)
-        operands = g.contiguous(), x, y, grad_x, grad_y, factor, n
-        with _device_of(x):
+        with _launching(x):
             if blocks:
-                gradient[(blocks,)](*operands, scalar, *needed, _wide(x.dtype), BLOCK)
-        return grad_x, grad_y
+                gradient[(blocks,)](*operands, scalar, *needed, _wide(dtype), BLOCK)
+        return grad_x.to(dtype), grad_y.to(dtype)
 
 
 def _wide(dtype: torch.dtype) -> Any:
@@ -115,8 +121,18 @@ def _torch_wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _device_of(x: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
-    return torch.cuda.device_of(x) if x.is_cuda else contextlib.nullcontext()
+def _readable(operand: torch.Tensor) -> torch.Tensor:
+    """Contiguous; for the interpreter never bfloat16, whose subnormals it converts wrongly."""
+    if INTERPRETED and operand.dtype is torch.bfloat16:
+        operand = operand.float()
+    return operand.contiguous()
+
+
+_INTERPRETER = threading.Lock()  # it changes the language while it runs: one thread at a time
+
+
+def _launching(x: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
+    return torch.cuda.device(x.device) if x.is_cuda else _INTERPRETER
 
 
 def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:

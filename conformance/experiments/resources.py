@@ -101,7 +101,7 @@ def _forgotten(bench: Bench, reduction: str) -> list[tuple[str, weakref.ref[Tens
     """Weak references to the operands and the result of a call that nobody holds any more."""
     x, y = bench.tensor((5,), 1).requires_grad_(), bench.tensor((5,), 2)
     result = bench.loss(x, y, reduction)
-    torch.autograd.grad(result, x, torch.ones_like(result), retain_graph=True)
+    torch.autograd.grad(result, x, torch.ones_like(result))
     named = (("input", x), ("target", y), ("the result", result))
     return [(name, weakref.ref(t)) for name, t in named]
 

@@ -12,7 +12,6 @@ from targets.cuda.kernels import Kernels
 from targets.registry import register
 from targets.target import DROP_IN, Target, TargetUnavailable
 
-
 LIBRARY = "loss_conformance_cuda"
 
 
