@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import sys
 import threading
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -17,6 +19,18 @@ from conformance.tensors import make
 from reference import mse
 
 CALLERS, CALLS = 4, 6
+REPEAT_THREADS = 4
+
+
+@contextlib.contextmanager
+def _threads_of_torch(number: int) -> Iterator[None]:
+    """While inside, torch shares the work of one operator among ``number`` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _case(bench: Bench, reduction: str, n: int, salt: object = 0) -> Case:
@@ -30,15 +44,19 @@ def _operands(bench: Bench, case: Case) -> tuple[Tensor, Tensor]:
 
 @experiment("determinism.repeat")
 def _repeat(bench: Bench) -> Messages:
-    """The same tensors, five times, small and beyond what one thread or block works on."""
+    """The same tensors, five times, small and beyond what one thread or block works on.
+
+    With several threads, whatever the worker has: an atomic sum is in order with one.
+    """
     for reduction in bench.reductions:
         for n in (7, 4099, 40_009) if bench.device == "cpu" else (7, 4099, 40_009, 2**20 + 3):
             x, y = _operands(bench, _case(bench, reduction, n))
             results = []
-            for _ in range(5 if n < 10_000 else 3):
-                result = bench.loss(x, y, reduction)
-                gradient = torch.autograd.grad(result, x, torch.ones_like(result))[0]
-                results.append((result, gradient))
+            with _threads_of_torch(REPEAT_THREADS):
+                for _ in range(5 if n < 10_000 else 3):
+                    result = bench.loss(x, y, reduction)
+                    gradient = torch.autograd.grad(result, x, torch.ones_like(result))[0]
+                    results.append((result, gradient))
             first, *others = results
             for what, k in (("result", 0), ("gradient", 1)):
                 if any(not same_bits(first[k], other[k]) for other in others):
@@ -56,15 +74,11 @@ def _threads(bench: Bench) -> Messages:
     values = np.zeros(n)
     values[[0, n // 2, n - 1]] = 3, 3, 4
     x, y = bench.made(values), bench.made(np.zeros(n))
-    before = torch.get_num_threads()
     for reduction in bench.reductions:
         exact = np.asarray(mse.loss(values, np.zeros(n), reduction))
         for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
-            try:
+            with _threads_of_torch(threads):
                 result = bench.loss(x, y, reduction)
-            finally:
-                torch.set_num_threads(before)
             text = f"with {threads} threads the result ({reduction})"
             found = list(bench.deviation(text, result, exact, exact, n))
             if found and threads == 1:
