@@ -125,6 +125,7 @@ def _check(options: argparse.Namespace) -> int:
     profile, seed = check_profile(options.profile).name, _seed(options.seed)
     _check_glob(options.clause)
     statuses = []
+    told: set[str] = set()
     for target in options.targets:
         setting = {
             "target": target,
@@ -136,7 +137,10 @@ def _check(options: argparse.Namespace) -> int:
         try:
             statuses.append(_check_one(setting, options))
         except WorkerRefused as error:
-            statuses.append(_complain(str(error), error.status))
+            if str(error) not in told:  # once, where several lack the same
+                _complain(str(error), error.status)
+            told.add(str(error))
+            statuses.append(error.status)
     for status in (USAGE, BROKEN, INCOMPLETE):  # what is wrong comes before what is missing
         if status in statuses:
             return status

@@ -1,8 +1,9 @@
 """A differentiable loss from two compiled kernels, registered as operators of a library.
 
 So fake tensors, vmap and torch.compile know the kernels. ``LIBRARY::mse(x, y, reduction)`` and
-``LIBRARY::mse_gradient(g, x, y, scale, need_x, need_y)`` take operands of one shape and dtype;
-``g`` has that shape or is 0-d.
+``LIBRARY::mse_gradient(g, x, y, n, need_x, need_y)`` take operands of one shape and dtype;
+``g`` has that shape or is 0-d, and ``n`` divides: an integer, since torch.compile makes one graph
+for all of them and one for each float.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def define(library: str) -> None:
     torch.library.define(f"{library}::mse", "(Tensor x, Tensor y, str reduction) -> Tensor")
     torch.library.define(
         f"{library}::mse_gradient",
-        "(Tensor g, Tensor x, Tensor y, float scale, bool need_x, bool need_y) -> (Tensor, Tensor)",
+        "(Tensor g, Tensor x, Tensor y, SymInt n, bool need_x, bool need_y) -> (Tensor, Tensor)",
     )
     torch.library.register_fake(f"{library}::mse", _fake_mse)
     torch.library.register_fake(f"{library}::mse_gradient", _fake_gradient)
@@ -61,7 +62,7 @@ def define(library: str) -> None:
         g: torch.Tensor,
         x: torch.Tensor,
         y: torch.Tensor,
-        scale: float,
+        n: int,
         need_x: bool,
         need_y: bool,
     ) -> tuple[Pair, tuple[int | None, int | None]]:
@@ -69,7 +70,7 @@ def define(library: str) -> None:
         g, x, y = (_batched(t, d, info.batch_size) for t, d in operands)
         g = g.reshape(len(g), *g.shape[1:], *[1] * (x.dim() - g.dim())).expand(x.shape)
         out_dims = (0 if need_x else None, 0 if need_y else None)
-        return mse_gradient(library, g, x, y, scale, need_x, need_y), out_dims
+        return mse_gradient(library, g, x, y, n, need_x, need_y), out_dims
 
     torch.library.register_vmap(f"{library}::mse", vmap_mse)
     torch.library.register_vmap(f"{library}::mse_gradient", vmap_gradient)
@@ -82,9 +83,9 @@ def implement(library: str, device: str, kernels: Callable[[], Kernels]) -> None
         return kernels().forward(x, y, reduction)
 
     def backward(
-        g: torch.Tensor, x: torch.Tensor, y: torch.Tensor, scale: float, need_x: bool, need_y: bool
+        g: torch.Tensor, x: torch.Tensor, y: torch.Tensor, n: int, need_x: bool, need_y: bool
     ) -> Pair:
-        return kernels().backward(g, x, y, scale, (need_x, need_y))
+        return kernels().backward(g, x, y, 2 / n, (need_x, need_y))
 
     torch.library.impl(f"{library}::mse", device, forward)
     torch.library.impl(f"{library}::mse_gradient", device, backward)
@@ -118,7 +119,7 @@ def loss(
 
 
 class Gradient(torch.autograd.Function):
-    """``scale·g·(x - y)`` and its negative; ``g`` is of their shape or 0-d.
+    """``2·g·(x - y)/n`` and its negative; ``g`` is of their shape or 0-d.
 
     Its own derivatives are ordinary differentiable operations, in float32 for halves, so that the
     sum over the elements that belongs to a 0-d ``g`` is rounded once.
@@ -132,15 +133,15 @@ class Gradient(torch.autograd.Function):
         g: torch.Tensor,
         x: torch.Tensor,
         y: torch.Tensor,
-        scale: float,
+        n: int,
         need_x: bool,
         need_y: bool,
     ) -> Pair:
-        return mse_gradient(library, g, x, y, scale, need_x, need_y)
+        return mse_gradient(library, g, x, y, n, need_x, need_y)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        _, g, x, y, ctx.scale, ctx.need_x, ctx.need_y = inputs
+        _, g, x, y, ctx.n, ctx.need_x, ctx.need_y = inputs
         ctx.save_for_backward(g, x, y)
 
     @staticmethod
@@ -148,10 +149,10 @@ class Gradient(torch.autograd.Function):
         g, x, y = ctx.saved_tensors
         wide = torch.promote_types(x.dtype, torch.float32)
         c = (along_x.to(wide) if ctx.need_x else 0) - (along_y.to(wide) if ctx.need_y else 0)
-        by_g = ctx.scale * c * (x.to(wide) - y.to(wide))
+        by_g = 2 / ctx.n * c * (x.to(wide) - y.to(wide))
         if g.dim() < x.dim():
             by_g = by_g.sum()
-        by_x = (ctx.scale * g.to(wide) * c).to(x.dtype)
+        by_x = (2 / ctx.n * g.to(wide) * c).to(x.dtype)
         return None, by_g.to(g.dtype), by_x, -by_x, None, None, None
 
 
@@ -173,10 +174,10 @@ class SquaredError(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> Gradients:
         x, y = ctx.saved_tensors
-        scale = 2 / max(x.numel(), 1) if ctx.reduction == "mean" else 2.0
+        n = max(x.numel(), 1) if ctx.reduction == "mean" else 1
         _, need_x, need_y, _ = ctx.needs_input_grad
         gradient: Any = Gradient  # untyped in torch
-        grad_x, grad_y = gradient.apply(ctx.library, g, x, y, scale, need_x, need_y)
+        grad_x, grad_y = gradient.apply(ctx.library, g, x, y, n, need_x, need_y)
         return None, grad_x if need_x else None, grad_y if need_y else None, None
 
 
@@ -197,7 +198,7 @@ def _fake_mse(x: torch.Tensor, y: torch.Tensor, reduction: str) -> torch.Tensor:
 
 
 def _fake_gradient(
-    g: torch.Tensor, x: torch.Tensor, y: torch.Tensor, scale: float, need_x: bool, need_y: bool
+    g: torch.Tensor, x: torch.Tensor, y: torch.Tensor, n: int, need_x: bool, need_y: bool
 ) -> Pair:
     return x.new_empty(x.shape if need_x else 0), x.new_empty(x.shape if need_y else 0)
 

@@ -252,7 +252,7 @@ def test_a_source_that_does_not_compile_is_explained(tmp_path: Path) -> None:
 
 
 def test_without_a_gpu_the_cuda_target_is_incomplete_in_one_line() -> None:
-    result = check("cuda", "--device", "cuda", CUDA_VISIBLE_DEVICES="")
+    result = check("cuda", "builtin", "--device", "cuda", CUDA_VISIBLE_DEVICES="")
     assert result.returncode == 3
     assert len(result.stderr.strip().splitlines()) == 1
     assert "cuda" in result.stderr.lower()

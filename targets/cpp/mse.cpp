@@ -57,10 +57,11 @@ at::Tensor mse(const at::Tensor& input, const at::Tensor& target, c10::string_vi
     return out;
 }
 
-// grad_x = scale·g·(x - y) and grad_y = -grad_x; of no elements where not needed
+// grad_x = 2·g·(x - y)/n and grad_y = -grad_x; of no elements where not needed
 std::tuple<at::Tensor, at::Tensor> mse_gradient(const at::Tensor& grad_output,
                                                 const at::Tensor& input, const at::Tensor& target,
-                                                double scale, bool need_x, bool need_y) {
+                                                int64_t n, bool need_x, bool need_y) {
+    const double scale = 2.0 / static_cast<double>(n);
     const at::Tensor x = input.contiguous(), y = target.contiguous();
     const at::Tensor g = grad_output.contiguous();
     const int64_t step = g.dim() == x.dim() ? 1 : 0;  // a 0-d g serves all
