@@ -177,7 +177,8 @@ def test_a_broken_triton_kernel_is_rejected(defect: str, tmp_path: Path) -> None
         ("TRITON = register(", "target = ("),
     ]
     source = edited(TRITON, TRITON_DEFECTS[defect] + named, tmp_path)
-    result = check(f"{source}:target", TRITON_INTERPRET="1")
+    family = "gradient" if "grad_output" in defect else "value"  # the interpreter is slow
+    result = check(f"{source}:target", "--clause", f"{family}.*", TRITON_INTERPRET="1")
     assert rejected(result), described(result)
 
 
