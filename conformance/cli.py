@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import fnmatch
 import os
 import secrets
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from conformance.clauses import BY_ID, CLAUSES
+from conformance.configuration import ConfigurationError, find, parse_text, read
+from conformance.gate import compare, parse_policy, rule, uncovered
 from conformance.options import UsageError, check_profile
 from conformance.plans import PROFILES
 from conformance.report import render
@@ -25,6 +28,16 @@ from conformance.verdict import (
     suite_version,
     write_verdict,
 )
+from conformance.waivers import (
+    DAYS,
+    Waiver,
+    check_targets,
+    entry,
+    parse,
+    parse_date,
+    today,
+    written,
+)
 from targets.target import near
 
 OK, BROKEN, USAGE, INCOMPLETE = 0, 1, 2, 3
@@ -36,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up, as for an interrupt
     try:
         return int(options.command(options))
-    except (UsageError, DamagedVerdict) as error:
+    except (UsageError, DamagedVerdict, ConfigurationError) as error:
         return _complain(str(error), USAGE)
     except WorkerRefused as error:
         return _complain(str(error), error.status)
@@ -78,6 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--clause", default="*", metavar="GLOB", help="only these clauses")
     check.add_argument("--jobs", type=_positive, default=min(os.cpu_count() or 1, 8), metavar="N")
     check.add_argument("--report", type=Path, metavar="DIR", help="write DIR/TARGET/verdict.json")
+    check.add_argument(
+        "--waivers",
+        type=Path,
+        metavar="FILE",
+        help="known deviations; conformance.toml or pyproject.toml of this folder unless told",
+    )
     check.set_defaults(command=_check)
 
     listing = commands.add_parser("targets", help="list the registered targets")
@@ -91,8 +110,33 @@ def _parser() -> argparse.ArgumentParser:
     _run_options(replay)
     replay.set_defaults(command=_replay)
 
+    waive = commands.add_parser("waive", help="write a waiver of a clause that a verdict breaks")
+    waive.add_argument("file", type=Path, metavar="VERDICT.json")
+    waive.add_argument("clause", metavar="CLAUSE")
+    waive.add_argument("--reason", required=True, help="why the deviation is accepted")
+    waive.add_argument("--link", default="", help="where it is followed up")
+    waive.add_argument(
+        "--expires", metavar="DATE", help=f"as 2030-01-31; in {DAYS} days unless told"
+    )
+    waive.add_argument("--waivers", type=Path, default=Path("conformance.toml"), metavar="FILE")
+    waive.set_defaults(command=_waive)
+
     gate = commands.add_parser("gate", help="accept only whole, complete, conforming verdicts")
     gate.add_argument("files", nargs="+", type=Path, metavar="VERDICT.json")
+    gate.add_argument(
+        "--policy",
+        type=Path,
+        metavar="FILE",
+        help="its table [gate]; conformance.toml or pyproject.toml of this folder unless told",
+    )
+    gate.add_argument(
+        "--baseline",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="VERDICT.json",
+        help="earlier verdicts, to say what is new and what is fixed",
+    )
     gate.set_defaults(command=_gate)
     return parser
 
@@ -124,6 +168,8 @@ def _seconds(text: str) -> float:
 def _check(options: argparse.Namespace) -> int:
     profile, seed = check_profile(options.profile).name, _seed(options.seed)
     _check_glob(options.clause)
+    waivers = parse(read(options.waivers) if options.waivers else find())
+    check_targets(waivers, options.targets, _registered)
     statuses = []
     told: set[str] = set()
     for target in options.targets:
@@ -135,7 +181,7 @@ def _check(options: argparse.Namespace) -> int:
             "clause": options.clause,
         }
         try:
-            statuses.append(_check_one(setting, options))
+            statuses.append(_check_one(setting, waivers, options))
         except WorkerRefused as error:
             if str(error) not in told:  # once, where several lack the same
                 _complain(str(error), error.status)
@@ -147,8 +193,17 @@ def _check(options: argparse.Namespace) -> int:
     return OK
 
 
-def _check_one(setting: dict[str, Any], options: argparse.Namespace) -> int:
-    run = Run(setting, options.jobs, options.timeout)
+def _registered() -> list[str]:
+    from targets import available
+
+    registry = available()
+    return [*registry.targets, *registry.broken]
+
+
+def _check_one(
+    setting: dict[str, Any], waivers: Sequence[Waiver], options: argparse.Namespace
+) -> int:
+    run = Run(setting, options.jobs, options.timeout, waivers=waivers)
     verdict = run.verdict(started=lambda name: _write_started(options.report, name, setting))
     for line in run.gave_up:
         print(f"loss-conformance: {setting['target']}: {line}", file=sys.stderr)
@@ -238,24 +293,37 @@ def _replay(options: argparse.Namespace) -> int:
     return BROKEN if still else OK
 
 
-def _gate(options: argparse.Namespace) -> int:
-    refused = 0
-    for file in options.files:
-        reason = _refusal(file)
-        refused += reason is not None
-        print(f"{file}: {'accepted' if reason is None else 'REFUSED: ' + reason}")
-    return BROKEN if refused else OK
-
-
-def _refusal(file: Path) -> str | None:
+def _waive(options: argparse.Namespace) -> int:
+    verdict = read_verdict(options.file)
+    expires = parse_date(options.expires, "--expires") if options.expires else _in_days(DAYS)
+    waiver = entry(verdict, options.clause, options.reason, options.link, expires)
+    path = options.waivers
     try:
-        data = read_verdict(file)
-    except DamagedVerdict as error:
-        return str(error)
-    if not data["complete"]:
-        return "it is incomplete"
-    if not data["conforms"]:
-        return "the target does not conform"
-    if data["profile"] == "quick" or data.get("selected", "*") != "*":
-        return "it covers less than profile default"
-    return None
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        new = old + written(waiver, path)
+        parse(parse_text(new, path))  # nothing is written that could not be read again
+        path.write_text(new, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    print(f"{path}: {options.clause} of {waiver['target']} is waived until {expires}")
+    return OK
+
+
+def _in_days(days: int) -> datetime.date:
+    return today() + datetime.timedelta(days=days)
+
+
+def _gate(options: argparse.Namespace) -> int:
+    policy = parse_policy(read(options.policy) if options.policy else find())
+    rulings = rule(options.files, policy, datetime.datetime.now(datetime.UTC))
+    earlier = [read_verdict(path) for path in options.baseline]
+    for ruling in rulings:
+        print(ruling)
+        for before in earlier:
+            later = ruling.verdict
+            if later and all(later[key] == before[key] for key in ("target", "device")):
+                print(f"  since {before.get('created') or 'then'}: {compare(before, later)}")
+    missing = uncovered(rulings, policy)
+    for line in missing:
+        print(f"REFUSED: {line}")
+    return BROKEN if missing or any(r.reasons for r in rulings) else OK

@@ -5,14 +5,15 @@ from __future__ import annotations
 import fnmatch
 import functools
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from conformance.attribution import Finding
 from conformance.case import FLOAT_DTYPES
 from conformance.clauses import CLAUSES, Clause
 from conformance.scripts import script
 from conformance.shards import Row, Session, ShardResult, minimised
-from conformance.verdict import ClauseResult, Verdict, environment
+from conformance.verdict import ClauseResult, Verdict, environment, now, revision
+from conformance.waivers import Rechecked, applied, today
 from targets import Target, fingerprint
 
 
@@ -60,8 +61,12 @@ def conclude(
     duration_s: float,
     selected: str = "*",
     ended: bool = True,
+    rechecked: Sequence[Rechecked] = (),
 ) -> Verdict:
-    """The verdict: a row for each clause that matches ``selected``, for each dtype it speaks of."""
+    """The verdict: a row for each clause that matches ``selected``, for each dtype it speaks of.
+
+    ``rechecked``: the waivers of this target, whose cases have run again.
+    """
     show = functools.partial(script, target, device=device, seed=seed)
     rows = [
         _row(target, clause, dtype, profile, total, show)
@@ -75,7 +80,7 @@ def conclude(
         device=device,
         profile=profile,
         seed=seed,
-        clauses=tuple(rows),
+        clauses=applied(rows, rechecked, today()),
         examples=total.cases,
         duration_s=duration_s,
         cases=total.digest,
@@ -84,6 +89,8 @@ def conclude(
         selected=selected,
         ended=ended,
         environment=environment(),
+        commit=revision(),
+        created=now(),
     )
 
 

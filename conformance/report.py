@@ -18,6 +18,9 @@ def render(verdict: dict[str, Any], sentences: dict[str, str]) -> str:
         broken = [r for r in rows if r["status"] in BROKEN_STATUSES and r["level"] == level]
         if broken:
             parts.append(f"{title}:\n\n" + "\n\n".join(failures(broken, sentences)))
+    waived = [r for r in rows if r["status"] == "waived"]
+    if waived:
+        parts.append("Waived:\n\n" + "\n".join(map(_waived, waived)))
     without: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         if row["status"] == "unavailable":
@@ -88,6 +91,15 @@ def _block(clause: str, group: list[dict[str, Any]], sentences: dict[str, str]) 
     return "\n".join(lines)
 
 
+def _waived(row: dict[str, Any]) -> str:
+    waiver = row["waiver"]
+    link = f", {waiver['link']}" if waiver["link"] else ""
+    return (
+        f"  {row['id']} {row['dtype']} until {waiver['expires']}: {waiver['reason']}{link}\n"
+        f"    {row['counterexample']['message']}"
+    )
+
+
 def _size(case: dict[str, Any] | None) -> int:
     return len(str(case)) if case else 0
 
@@ -118,6 +130,8 @@ def conclusion(verdict: dict[str, Any]) -> str:
     unclaimed = sorted({r["id"] for r in rows if r["status"] == "unclaimed"})
     only = "" if verdict["selected"] == "*" else f" as far as {verdict['selected']!r} goes"
     note = f"; {len(unclaimed)} clauses unclaimed for some dtype" if unclaimed else ""
+    waived = sorted({r["id"] for r in rows if r["status"] == "waived"})
+    note += f"; waived: {', '.join(waived)}" if waived else ""
     broken = sorted(
         {r["id"] for r in rows if r["status"] in BROKEN_STATUSES and r["level"] == "must"}
     )

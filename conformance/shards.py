@@ -157,7 +157,7 @@ class Session:
 
 def replayed(session: Session, case: Case) -> list[str]:
     """What deviates when ``case`` runs now, each as ``aspect: message``."""
-    with _settled():
+    with settled():
         return [f"{d.aspect}: {d.message}" for d in session.run(case).deviations]
 
 
@@ -176,7 +176,7 @@ def lost_call(text: str, status: str, how: str) -> Finding:
 def run_shard(session: Session, shard: Shard, profile: Profile) -> ShardResult:
     """All cases of ``shard``; the result depends on target, seed, profile and shard alone."""
     result = ShardResult(shard.name)
-    with _settled():
+    with settled():
         if shard.phase == "experiments":
             _run_experiments(session, *EXPERIMENT_SHARDS[shard.index], result)
         else:
@@ -211,7 +211,7 @@ def minimised(session: Session, finding: Finding) -> Finding:
                     return True
         return False
 
-    with _settled():
+    with settled():
         case = minimise(finding.case, still_fails)
     return Finding(finding.clause, finding.dtype, last, case, finding.aspect)
 
@@ -355,7 +355,7 @@ def _fuzz(session: Session, shard: Shard, profile: Profile, judge: _Judge) -> No
 
 
 @contextlib.contextmanager
-def _settled() -> Iterator[None]:
+def settled() -> Iterator[None]:
     """No warnings (the builtin warns about broadcasting), and one thread.
 
     Small cases are no faster on several threads, and results differ in bits between their numbers.

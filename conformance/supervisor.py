@@ -8,6 +8,7 @@ without it.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import os
 import queue
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from conformance.box import BlackBox
 from conformance.clauses import BY_ID
 from conformance.devices import own_gpu
 from conformance.neighbours import HOME
+from conformance.waivers import Rechecked, Waiver
 
 LOST_PER_SHARD = 3  # calls that may crash before the rest of a shard is given up
 LOST_PER_RUN = 20  # and before the rest of the run is: the verdict is clear by then
@@ -163,6 +165,7 @@ class Run:
     lost: list[tuple[str, str, str]] = field(default_factory=list)
     gave_up: list[str] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
+    waivers: Sequence[Waiver] = ()
 
     def replay(self, cases: list[dict[str, Any]]) -> list[list[str]]:
         """What deviates in each case now. Raises WorkerRefused."""
@@ -185,7 +188,9 @@ class Run:
         start = time.monotonic()
         with self._workplace():
             first = self._start()
-            started(first.hello["ready"])
+            name, source = first.hello["ready"], first.hello["source"]
+            started(name)
+            own = [w for w in self.waivers if w.concerns(name, source, self.options["device"])]
             tasks: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
             for shard in first.hello["shards"]:
                 tasks.put(shard)
@@ -198,7 +203,7 @@ class Run:
             last = self._serve(first, tasks)
             for thread in others:
                 thread.join()
-            return self._conclude(last, start)
+            return self._conclude(last, own, start)
 
     @contextlib.contextmanager
     def _workplace(self) -> Iterator[None]:
@@ -260,8 +265,8 @@ class Run:
                     )
                     return worker
 
-    def _conclude(self, worker: Worker, start: float) -> dict[str, Any]:
-        """Merge all results, make counterexamples smaller, and get the verdict."""
+    def _conclude(self, worker: Worker, waivers: list[Waiver], start: float) -> dict[str, Any]:
+        """Merge all results, make counterexamples smaller, recheck waivers, get the verdict."""
         task: dict[str, Any] = {"results": self.results, "lost": self.lost}
         smaller = []
         for finding in worker.ask(task | {"do": "merge"})["findings"]:
@@ -271,10 +276,20 @@ class Run:
                 worker = self._start(worker.place)
                 if died.call:
                     self.lost.append((died.call, died.status, died.how))
+        rechecked = []
+        for waiver in waivers:
+            if fnmatch.fnmatchcase(waiver.clause, self.options["clause"]):
+                try:
+                    rechecked.append(worker.ask({"do": "recheck", "waiver": waiver.to_json()}))
+                except Died as died:
+                    worker = self._start(worker.place)
+                    message = f"the call {died.how}"
+                    rechecked.append(Rechecked(waiver, died.status, 1, message).to_json())
         return worker.ask(
             task
             | {
                 "do": "conclude",
+                "rechecked": rechecked,
                 "minimised": smaller,
                 "ended": not self.gave_up,
                 "duration_s": time.monotonic() - start,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +46,7 @@ class ClauseResult:
     message: str = ""
     case: dict[str, Any] | None = None
     script: str = ""
+    waiver: dict[str, str] | None = None
 
     @property
     def clause(self) -> str:
@@ -58,7 +61,7 @@ class ClauseResult:
             "examples": self.examples,
             "worst": self.worst,
         }
-        if self.status in BROKEN_STATUSES:
+        if self.status in (*BROKEN_STATUSES, "waived"):
             row["counterexample"] = {
                 "message": self.message,
                 "case": self.case,
@@ -66,7 +69,7 @@ class ClauseResult:
             }
         elif self.message:
             row["message"] = self.message
-        return row
+        return row if self.waiver is None else row | {"waiver": self.waiver}
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class Verdict:
     selected: str = "*"
     ended: bool = True
     environment: dict[str, str] = field(default_factory=dict)
+    commit: str = ""
+    created: str = ""
 
     @property
     def failures(self) -> list[ClauseResult]:
@@ -103,9 +108,14 @@ class Verdict:
 
     @property
     def missing(self) -> list[ClauseResult]:
-        """Required cells that did not run, though nothing that failed explains it."""
+        """Required cells that did not run, though nothing that failed explains it.
+
+        What is waived explains nothing: where a waived value stands in the way of other clauses,
+        nobody knows whether they hold.
+        """
+        explained = (BLOCKED, ONE_GPU) if self.failures else (ONE_GPU,)
         rows = (row for row in self.clauses if row.status == "unavailable")
-        return [row for row in rows if row.message not in (BLOCKED, ONE_GPU)]
+        return [row for row in rows if row.message not in explained]
 
     @property
     def complete(self) -> bool:
@@ -136,6 +146,8 @@ class Verdict:
             "duration_s": round(self.duration_s, 3),
             "environment": self.environment,
             "fingerprint": self.fingerprint,
+            "commit": self.commit,
+            "created": self.created,
             "clauses": [row.to_json() for row in self.clauses],
         }
         return body | {"digest": digest(body)}
@@ -175,6 +187,31 @@ def suite_version() -> str:
         return importlib.metadata.version("loss-conformance")
     except importlib.metadata.PackageNotFoundError:
         return "unknown"
+
+
+def revision(folder: Path | None = None) -> str:
+    """The commit that ``folder`` is at; with ``+changes`` where tracked files differ from it.
+
+    Empty outside a repository, and where there is no git.
+    """
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit + ("+changes" if changed else "")
+
+
+def _git(folder: Path | None, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.strip()
+
+
+def now() -> str:
+    """The time in UTC, to the second, in ISO 8601."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def environment() -> dict[str, str]:

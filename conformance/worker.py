@@ -46,7 +46,7 @@ def main() -> int:
     except (TargetError, UsageError, DeviceUnavailable) as error:
         reply({"error": str(error), "status": error.status})
         return error.status
-    reply({"ready": target.name, "shards": desk.shards()})
+    reply({"ready": target.name, "source": target.source, "shards": desk.shards()})
     for line in tasks:
         task = json.loads(line)
         reply(getattr(desk, f"do_{task['do']}")(task))
@@ -99,6 +99,7 @@ class Desk:
     def do_conclude(self, task: dict[str, Any]) -> dict[str, Any]:
         from conformance.merging import conclude
         from conformance.shards import finding_from_json
+        from conformance.waivers import Rechecked
 
         total = self._total(task)
         for data in task["minimised"]:
@@ -113,8 +114,16 @@ class Desk:
             duration_s=task["duration_s"],
             selected=self.options["clause"],
             ended=task["ended"],
+            rechecked=[Rechecked.from_json(r) for r in task["rechecked"]],
         )
         return verdict.to_json()
+
+    def do_recheck(self, task: dict[str, Any]) -> dict[str, Any]:
+        """Run the case of a waiver again."""
+        from conformance.recheck import recheck
+        from conformance.waivers import Waiver
+
+        return recheck(self.session, Waiver.from_json(task["waiver"])).to_json()
 
     def do_replay(self, task: dict[str, Any]) -> dict[str, Any]:
         """Run one case again: what deviates now."""

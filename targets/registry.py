@@ -99,7 +99,10 @@ def prepare(target: Target) -> None:
 
 
 def fingerprint(target: Target) -> str:
-    """SHA-256 of the source file of the loss; of its qualified name where there is no source."""
+    """SHA-256 of the source file of the loss, and of the target's other ``sources``.
+
+    Of its qualified name where there is no source.
+    """
     function: Any = target.loss
     while inner := getattr(function, "__wrapped__", None) or _partial(function):
         function = inner
@@ -109,10 +112,13 @@ def fingerprint(target: Target) -> str:
     elif not inspect.isroutine(function) and not inspect.isclass(function):
         function = type(function)
     try:
-        source = Path(str(inspect.getsourcefile(function))).read_bytes()
+        own = Path(str(inspect.getsourcefile(function))).read_bytes()
     except (TypeError, OSError):
-        source = f"{function.__module__}.{getattr(function, '__qualname__', '')}".encode()
-    return hashlib.sha256(source).hexdigest()
+        own = f"{function.__module__}.{getattr(function, '__qualname__', '')}".encode()
+    digest = hashlib.sha256(own)
+    for path in target.sources:
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
 
 
 def _partial(function: Any) -> Any:

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 CLAIMS = frozenset(
@@ -55,8 +56,9 @@ class Target:
     default all that a drop-in replacement does. ``module(reduction=...)`` makes an ``nn.Module``,
     for those that claim ``module``. ``devices`` are the kinds it runs on. ``prepare()`` is called
     once in each process before the first case, to compile or to import what the loss needs; it
-    raises :class:`TargetUnavailable` where that is not to be had here. ``source`` says where the
-    target was found, for reports.
+    raises :class:`TargetUnavailable` where that is not to be had here. ``sources`` are files beside
+    the loss's own that its fingerprint covers: kernels. ``source`` says where the target was found,
+    for reports.
     Raises :class:`TargetError` where a field is not valid.
     """
 
@@ -69,6 +71,7 @@ class Target:
     module: Callable[..., Any] | None = None
     devices: tuple[str, ...] = DEVICES
     prepare: Callable[[], object] | None = None
+    sources: tuple[str, ...] = ()
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +89,9 @@ class Target:
         for attribute in ("reductions", "dtypes", "devices"):
             if not getattr(self, attribute):
                 raise TargetError(f"target {self.name}: no {attribute}, nothing can be judged")
+        for path in self.sources:
+            if not Path(path).is_file():
+                raise TargetError(f"target {self.name}: no such source file: {path}")
         for attribute in ("module", "prepare"):
             given = getattr(self, attribute)
             if given is not None and not callable(given):

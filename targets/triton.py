@@ -158,5 +158,6 @@ TRITON = register(
         summary="fused Triton kernels",
         devices=("cpu",) if INTERPRETED else ("cuda",),
         prepare=prepare,
+        sources=(compiled.__file__,),
     )
 )

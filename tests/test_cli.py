@@ -223,7 +223,7 @@ def test_gate_accepts_whole_verdicts_only(tmp_path: Path) -> None:
     path = tmp_path / "builtin" / "verdict.json"
     quick = run("gate", str(path))
     assert quick.returncode == 1
-    assert "less than profile default" in quick.stdout
+    assert "profile quick, less than default" in quick.stdout
     path.write_text(path.read_text().replace('"quick"', '"default"'))
     edited = run("gate", str(path))
     assert edited.returncode == 1

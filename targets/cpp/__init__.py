@@ -74,5 +74,6 @@ CPP = register(
         summary="a C++ operator for the CPU",
         devices=("cpu",),
         prepare=prepare,
+        sources=(str(SOURCE), compiled.__file__),
     )
 )

@@ -44,5 +44,6 @@ CUDA = register(
         summary="a fused CUDA kernel, forward and backward",
         devices=("cuda",),
         prepare=kernels,
+        sources=(str(SOURCE), compiled.__file__),
     )
 )
