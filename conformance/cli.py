@@ -15,6 +15,7 @@ from typing import Any
 
 from conformance.clauses import BY_ID, CLAUSES
 from conformance.configuration import ConfigurationError, find, parse_text, read
+from conformance.exports import announce, export
 from conformance.gate import compare, parse_policy, rule, uncovered
 from conformance.options import UsageError, check_profile
 from conformance.plans import PROFILES
@@ -98,6 +99,11 @@ def _parser() -> argparse.ArgumentParser:
         help="known deviations; conformance.toml or pyproject.toml of this folder unless told",
     )
     check.set_defaults(command=_check)
+
+    smoke = commands.add_parser("smoke", help="try a target's adapter before judging it")
+    smoke.add_argument("target", metavar="TARGET")
+    _run_options(smoke)
+    smoke.set_defaults(command=_smoke)
 
     listing = commands.add_parser("targets", help="list the registered targets")
     listing.set_defaults(command=_targets)
@@ -210,6 +216,8 @@ def _check_one(
     print(render(verdict, {c.id: c.sentence for c in CLAUSES}), flush=True)
     if options.report:
         _write(options.report, verdict["target"], verdict)
+        _export(options.report / verdict["target"], verdict)
+    announce(verdict, os.environ)
     if verdict["conforms"]:
         return OK
     broken = any(
@@ -233,6 +241,13 @@ def _write(folder: Path, name: str, verdict: dict[str, Any]) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
+def _export(folder: Path, verdict: dict[str, Any]) -> None:
+    try:
+        export(folder, verdict)
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename}: {error.strerror}") from None
+
+
 def _seed(text: str) -> int:
     if text == "random":
         return secrets.randbits(31)
@@ -246,6 +261,23 @@ def _check_glob(glob: str) -> None:
         raise UsageError(
             f"no clause matches {glob!r}{near(glob, BY_ID)}: see loss-conformance clauses"
         )
+
+
+def _smoke(options: argparse.Namespace) -> int:
+    setting = {
+        "target": options.target,
+        "device": options.device or "cpu",
+        "profile": "quick",
+        "seed": 0,
+        "clause": "*",
+    }
+    problems = Run(setting, 1, options.timeout).smoke()
+    for problem in problems:
+        print(f"{options.target}: {problem}")
+    if problems:
+        return BROKEN
+    print(f"{options.target}: the adapter works; judge it with: check {options.target}")
+    return OK
 
 
 def _targets(options: argparse.Namespace) -> int:

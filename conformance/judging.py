@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from conformance.merging import conclude, merged, minimise_all
 from conformance.options import check_profile, make_ready
 from conformance.plans import plan
+from conformance.recheck import recheck_all
 from conformance.shards import Session, run_shard
 from conformance.verdict import Verdict
-from targets import resolve
+from conformance.waivers import Waiver
+from targets import Target, resolve
 
 
 def judge(target: Any, *, device: str = "cpu", profile: str = "default", seed: int = 0) -> Verdict:
@@ -21,12 +24,25 @@ def judge(target: Any, *, device: str = "cpu", profile: str = "default", seed: i
     Raises TargetError for a target that cannot be had, ValueError for an unknown profile, and
     DeviceUnavailable for a device that is absent or that the target does not run on.
     """
-    found = resolve(target)
+    return judged(resolve(target), device, profile, seed)
+
+
+def judged(
+    target: Target, device: str, profile: str, seed: int, waivers: Sequence[Waiver] = ()
+) -> Verdict:
+    """As :func:`judge`, with the waivers that concern the target taken into account."""
     chosen = check_profile(profile)
-    make_ready(found, device)
+    make_ready(target, device)
     start = time.perf_counter()
-    session = Session(found, device, seed)
-    total = merged([run_shard(session, shard, chosen) for shard in plan(found, chosen)])
+    session = Session(target, device, seed)
+    total = merged([run_shard(session, shard, chosen) for shard in plan(target, chosen)])
     minimise_all(session, total)
-    duration = time.perf_counter() - start
-    return conclude(found, total, device=device, profile=profile, seed=seed, duration_s=duration)
+    return conclude(
+        target,
+        total,
+        device=device,
+        profile=profile,
+        seed=seed,
+        rechecked=recheck_all(session, waivers),
+        duration_s=time.perf_counter() - start,
+    )

@@ -31,6 +31,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--conformance-report", default=None, help="write DIR/TARGET/verdict.json")
 
 
+@pytest.fixture
+def conformance_check(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """The check of one clause, for tests made by ``conformance.pytest``."""
+    from conformance.pytest import check_of
+
+    folder = tmp_path_factory.getbasetemp()
+    return check_of(request, folder.parent if hasattr(request.config, "workerinput") else folder)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "conformance: a shard of the conformance suite")
     if not config.getoption("--target"):

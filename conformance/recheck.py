@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 
 from conformance.attribution import attribute
 from conformance.case import Case
@@ -27,6 +28,12 @@ def recheck(session: Session, waiver: Waiver) -> Rechecked:
             return _recheck_experiment(session, waiver)
     reason = f"a waiver of {waiver.clause} needs its case: write it with `loss-conformance waive`"
     return Rechecked(waiver, "unavailable", 0, reason)
+
+
+def recheck_all(session: Session, waivers: Iterable[Waiver]) -> list[Rechecked]:
+    """Those that concern the target of ``session``, on its device, in this process."""
+    name, source = session.target.name, session.target.source
+    return [recheck(session, w) for w in waivers if w.concerns(name, source, session.device)]
 
 
 def _recheck_case(session: Session, waiver: Waiver, case: Case) -> Rechecked:

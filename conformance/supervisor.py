@@ -180,6 +180,15 @@ class Run:
                     worker = self._start(worker.place)
         return found
 
+    def smoke(self) -> list[str]:
+        """What is wrong with the adapter. Raises WorkerRefused."""
+        with self._workplace():
+            try:
+                found: list[str] = self._start().ask({"do": "smoke"})["problems"]
+            except Died as died:
+                return [f"{died.call or 'the target'}: the call {died.how}"]
+            return found
+
     def verdict(self, started: Callable[[str], None]) -> dict[str, Any]:
         """Run everything; the verdict as JSON. Raises WorkerRefused.
 

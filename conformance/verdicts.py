@@ -7,12 +7,23 @@ from typing import Any
 
 import pytest
 
+from conformance.configuration import ConfigurationError, find
 from conformance.merging import conclude, merged, minimise_all
 from conformance.options import check_profile
 from conformance.plans import plan
+from conformance.recheck import recheck_all
 from conformance.shards import Session, ShardResult, lost_call
 from conformance.verdict import write_verdict
+from conformance.waivers import Waiver, parse
 from targets import TargetError, resolve
+
+
+def waivers_of(config: pytest.Config) -> tuple[Waiver, ...]:
+    """Those of the configuration in pytest's root folder. Raises pytest.UsageError."""
+    try:
+        return parse(find(config.rootpath))
+    except ConfigurationError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def conclude_session(
@@ -27,6 +38,7 @@ def conclude_session(
     """
     device, seed = config.getoption("--conformance-device"), config.getoption("--conformance-seed")
     verdicts = []
+    waivers = waivers_of(config)
     for spec in config.getoption("--target"):
         try:
             target = resolve(spec)
@@ -37,7 +49,8 @@ def conclude_session(
         total = merged(found)
         for call, how in lost.get(spec, []):
             total.add(lost_call(call, "crash", how))
-        minimise_all(Session(target, device, seed), total)
+        session = Session(target, device, seed)
+        minimise_all(session, total)
         verdict = conclude(
             target,
             total,
@@ -45,6 +58,7 @@ def conclude_session(
             profile=profile.name,
             seed=seed,
             duration_s=duration_s,
+            rechecked=recheck_all(session, waivers),
             ended={r.shard for r in found} == {s.name for s in plan(target, profile)},
         )
         if config.getoption("--conformance-report"):

@@ -118,6 +118,12 @@ class Desk:
         )
         return verdict.to_json()
 
+    def do_smoke(self, task: dict[str, Any]) -> dict[str, Any]:
+        """What is wrong with the adapter."""
+        from conformance.smoke import smoke
+
+        return {"problems": smoke(self.session)}
+
     def do_recheck(self, task: dict[str, Any]) -> dict[str, Any]:
         """Run the case of a waiver again."""
         from conformance.recheck import recheck
