@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from conformance import judge
-from conformance.exports import announce, badge, export, junit, summary
+from conformance.exports import announce, badge, export, junit, summary, workflow_commands
 
 Json = dict[str, Any]
 
