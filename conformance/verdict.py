@@ -113,7 +113,8 @@ class Verdict:
         What is waived explains nothing: where a waived value stands in the way of other clauses,
         nobody knows whether they hold.
         """
-        explained = (BLOCKED, ONE_GPU) if self.failures else (ONE_GPU,)
+        waived = any(row.status == "waived" for row in self.clauses)
+        explained = (ONE_GPU,) if waived and not self.failures else (BLOCKED, ONE_GPU)
         rows = (row for row in self.clauses if row.status == "unavailable")
         return [row for row in rows if row.message not in explained]
 
