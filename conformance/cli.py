@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import fnmatch
 import os
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from conformance.plans import PROFILES
 from conformance.report import render
 from conformance.supervisor import Died, Run, WorkerRefused
 from conformance.verdict import (
-    BROKEN_STATUSES,
     DamagedVerdict,
+    broken_rows,
     digest,
     read_verdict,
     suite_version,
@@ -216,14 +217,13 @@ def _check_one(
     print(render(verdict, {c.id: c.sentence for c in CLAUSES}), flush=True)
     if options.report:
         _write(options.report, verdict["target"], verdict)
-        _export(options.report / verdict["target"], verdict)
+        folder = options.report / verdict["target"]
+        with _writing(folder):
+            export(folder, verdict)
     announce(verdict, os.environ)
     if verdict["conforms"]:
         return OK
-    broken = any(
-        r["status"] in BROKEN_STATUSES and r["level"] == "must" for r in verdict["clauses"]
-    )
-    return BROKEN if broken else INCOMPLETE
+    return BROKEN if broken_rows(verdict) else INCOMPLETE
 
 
 def _write_started(folder: Path | None, name: str, setting: dict[str, Any]) -> None:
@@ -235,17 +235,17 @@ def _write_started(folder: Path | None, name: str, setting: dict[str, Any]) -> N
 
 def _write(folder: Path, name: str, verdict: dict[str, Any]) -> None:
     path = folder / name / "verdict.json"
-    try:
+    with _writing(path):
         write_verdict(path, verdict)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns an OSError into one that says what cannot be written."""
+    try:
+        yield
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _export(folder: Path, verdict: dict[str, Any]) -> None:
-    try:
-        export(folder, verdict)
-    except OSError as error:
-        raise UsageError(f"cannot write {error.filename}: {error.strerror}") from None
 
 
 def _seed(text: str) -> int:
@@ -327,22 +327,17 @@ def _replay(options: argparse.Namespace) -> int:
 
 def _waive(options: argparse.Namespace) -> int:
     verdict = read_verdict(options.file)
-    expires = parse_date(options.expires, "--expires") if options.expires else _in_days(DAYS)
+    later = today() + datetime.timedelta(days=DAYS)
+    expires = parse_date(options.expires, "--expires") if options.expires else later
     waiver = entry(verdict, options.clause, options.reason, options.link, expires)
     path = options.waivers
-    try:
+    with _writing(path):
         old = path.read_text(encoding="utf-8") if path.exists() else ""
         new = old + written(waiver, path)
         parse(parse_text(new, path))  # nothing is written that could not be read again
         path.write_text(new, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
     print(f"{path}: {options.clause} of {waiver['target']} is waived until {expires}")
     return OK
-
-
-def _in_days(days: int) -> datetime.date:
-    return today() + datetime.timedelta(days=days)
 
 
 def _gate(options: argparse.Namespace) -> int:

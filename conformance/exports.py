@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from conformance.clauses import BY_ID
 from conformance.report import conclusion, table
-from conformance.verdict import BROKEN_STATUSES
+from conformance.verdict import BROKEN_STATUSES, broken_rows
 
 Json = dict[str, Any]
 
@@ -71,7 +71,7 @@ def _printable(text: str) -> str:
 
 def summary(verdict: Json) -> str:
     """For people, in Markdown: what was found, the table, and a line for each broken clause."""
-    mark = "✅" if verdict["conforms"] else "❌" if _broken(verdict) else "⚠️"
+    mark = "✅" if verdict["conforms"] else "❌" if broken_rows(verdict) else "⚠️"
     lines = [
         f"### {mark} {_cell(conclusion(verdict))}",
         "",
@@ -79,18 +79,13 @@ def summary(verdict: Json) -> str:
         table(verdict["clauses"]),
         "```",
     ]
-    if broken := _broken(verdict):
+    if broken := broken_rows(verdict):
         lines += ["", "| clause | dtype | found |", "|---|---|---|"]
         lines += [
             f"| `{r['id']}` | {r['dtype']} | {_cell(r['counterexample']['message'])} |"
             for r in broken
         ]
     return "\n".join(lines) + "\n"
-
-
-def _broken(verdict: Json) -> list[Json]:
-    rows: list[Json] = verdict["clauses"]
-    return [r for r in rows if r["status"] in BROKEN_STATUSES and r["level"] == "must"]
 
 
 def _cell(text: str) -> str:
@@ -100,7 +95,7 @@ def _cell(text: str) -> str:
 
 def badge(verdict: Json) -> Json:
     """The endpoint format of shields.io."""
-    conforms, broken = verdict["conforms"], {r["id"] for r in _broken(verdict)}
+    conforms, broken = verdict["conforms"], {r["id"] for r in broken_rows(verdict)}
     message = "conforms" if conforms else f"{len(broken)} broken" if broken else "incomplete"
     color = "brightgreen" if conforms else "red" if broken else "yellow"
     label = f"{verdict['spec']}: {verdict['target']}"
@@ -120,8 +115,8 @@ def announce(verdict: Json, environ: Mapping[str, str]) -> None:
 
 def workflow_commands(verdict: Json) -> Iterator[str]:
     """A workflow command for each broken clause, its dtypes together."""
-    for clause in dict.fromkeys(r["id"] for r in _broken(verdict)):
-        rows = [r for r in _broken(verdict) if r["id"] == clause]
+    for clause in dict.fromkeys(r["id"] for r in broken_rows(verdict)):
+        rows = [r for r in broken_rows(verdict) if r["id"] == clause]
         dtypes = ", ".join(r["dtype"] for r in rows)
         message = f"{BY_ID[clause].sentence} {rows[0]['counterexample']['message']}"
         title = _escaped(f"{verdict['target']} breaks {clause} ({dtypes})")

@@ -14,6 +14,7 @@ from conformance.verdict import (
     BROKEN_STATUSES,
     ONE_GPU,
     DamagedVerdict,
+    broken_rows,
     read_verdict,
     revision,
 )
@@ -129,7 +130,7 @@ def _refusals(verdict: Json, policy: Policy, now: datetime.datetime) -> Iterator
 def _conclusion(verdict: Json) -> Iterator[str]:
     """Whether it conforms, by its rows as well as in its own words."""
     musts = [r for r in verdict["clauses"] if r["level"] == "must"]
-    broken = sorted({r["id"] for r in musts if r["status"] in BROKEN_STATUSES})
+    broken = sorted({r["id"] for r in broken_rows(verdict)})
     without = sorted(
         {
             r["id"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from conformance.verdict import BROKEN_STATUSES
+from conformance.verdict import BROKEN_STATUSES, broken_rows
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
@@ -15,7 +15,7 @@ def render(verdict: dict[str, Any], sentences: dict[str, str]) -> str:
     rows = verdict["clauses"]
     parts = [header(verdict), table(rows)]
     for level, title in (("must", "Broken"), ("should", "Not as it should be (no failure)")):
-        broken = [r for r in rows if r["status"] in BROKEN_STATUSES and r["level"] == level]
+        broken = broken_rows(verdict, level)
         if broken:
             parts.append(f"{title}:\n\n" + "\n\n".join(failures(broken, sentences)))
     waived = [r for r in rows if r["status"] == "waived"]
@@ -132,9 +132,7 @@ def conclusion(verdict: dict[str, Any]) -> str:
     note = f"; {len(unclaimed)} clauses unclaimed for some dtype" if unclaimed else ""
     waived = sorted({r["id"] for r in rows if r["status"] == "waived"})
     note += f"; waived: {', '.join(waived)}" if waived else ""
-    broken = sorted(
-        {r["id"] for r in rows if r["status"] in BROKEN_STATUSES and r["level"] == "must"}
-    )
+    broken = sorted({r["id"] for r in broken_rows(verdict)})
     if broken:
         return f"{verdict['target']} DOES NOT CONFORM: {', '.join(broken)} ({ran}{note})"
     if not verdict["complete"]:

@@ -183,6 +183,12 @@ def read_verdict(path: Path) -> dict[str, Any]:
     return data
 
 
+def broken_rows(verdict: dict[str, Any], level: str = "must") -> list[dict[str, Any]]:
+    """The broken rows of a verdict's JSON, of this level."""
+    rows = verdict["clauses"]
+    return [r for r in rows if r["status"] in BROKEN_STATUSES and r["level"] == level]
+
+
 def suite_version() -> str:
     try:
         return importlib.metadata.version("loss-conformance")
@@ -190,22 +196,22 @@ def suite_version() -> str:
         return "unknown"
 
 
-def revision(folder: Path | None = None) -> str:
-    """The commit that ``folder`` is at; with ``+changes`` where tracked files differ from it.
+def revision() -> str:
+    """The commit of the present folder; with ``+changes`` where tracked files differ from it.
 
     Empty outside a repository, and where there is no git.
     """
     try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return ""
     return commit + ("+changes" if changed else "")
 
 
-def _git(folder: Path | None, *arguments: str) -> str:
+def _git(*arguments: str) -> str:
     done = subprocess.run(
-        ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=60
+        ["git", *arguments], capture_output=True, text=True, check=True, timeout=60
     )
     return done.stdout.strip()
 

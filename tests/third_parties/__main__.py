@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.case import Case
-from conformance.verdict import BROKEN_STATUSES, read_verdict
+from conformance.verdict import broken_rows, read_verdict
 
 HERE = Path(__file__).parent
 # What each broke when this was last looked at, all of level must.
@@ -29,8 +29,7 @@ RECORDED: dict[str, set[str]] = {
 
 def broken(verdict: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The first broken row of each clause."""
-    rows = [r for r in verdict["clauses"] if r["status"] in BROKEN_STATUSES]
-    return {r["id"]: r for r in reversed(rows) if r["level"] == "must"}
+    return {r["id"]: r for r in reversed(broken_rows(verdict))}
 
 
 def told(row: dict[str, Any]) -> str:
