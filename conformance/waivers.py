@@ -244,6 +244,8 @@ def _applied(row: ClauseResult, rechecked: Sequence[Rechecked], day: datetime.da
     if waiver.expired(day):
         why = row.message if broken else done.how
         return _with(row, "fail", done, f"{why} (its waiver expired on {waiver.expires})")
+    if done.status == "unavailable":
+        return _with(row, "stale", done, f"nobody knows whether it still fails: {done.message}")
     if not done.holds:
         new = f"; what fails now: {row.message}" if broken else ""
         advice = "see whether this is the same defect" if broken else "remove it"

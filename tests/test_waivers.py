@@ -26,6 +26,7 @@ CASE = plain("float16", "mean")
 WAIVER = Waiver("mine", "value.mean", "known", DAY, dtypes=("float16",), case=CASE)
 HOLDS = Rechecked(WAIVER, "fail", 1, "off by one")
 PASSES = Rechecked(WAIVER, "pass", 32)
+UNKNOWN = Rechecked(WAIVER, "unavailable", 0, "no such thing here")
 
 
 def row(status: str, clause: str = "value.mean", dtype: str = "float16") -> ClauseResult:
@@ -41,6 +42,7 @@ def row(status: str, clause: str = "value.mean", dtype: str = "float16") -> Clau
         (row("fail"), PASSES, DAY, "stale", "what fails now: was wrong"),
         (row("fail"), HOLDS, LATER, "fail", "its waiver expired on 2030-01-01"),
         (row("pass"), HOLDS, LATER, "fail", "its waiver expired on 2030-01-01"),
+        (row("fail"), UNKNOWN, DAY, "stale", "nobody knows whether it still fails: no such thing"),
         (row("crash"), HOLDS, DAY, "crash", "was wrong"),  # worse than what is waived
         (row("unclaimed"), HOLDS, DAY, "stale", "does not claim"),
         (row("not_in_profile"), HOLDS, DAY, "not_in_profile", ""),
@@ -182,6 +184,12 @@ def test_an_experiment_is_its_own_case() -> None:
     waiver = Waiver("tutorial-module", "broadcasting.warning", "known", DAY)
     assert recheck(session, waiver).holds
     assert not recheck(Session(resolve("builtin"), "cpu", 0), waiver).holds
+
+
+def test_a_waiver_of_generated_cases_needs_its_case() -> None:
+    done = recheck(Session(resolve("builtin"), "cpu", 0), Waiver("builtin", "value.mean", "x", DAY))
+    assert done.status == "unavailable"
+    assert "`loss-conformance waive`" in done.message
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
