@@ -67,7 +67,7 @@ def _gradient(
     for start in range(0, n, CHUNK):
         part = slice(start, start + CHUNK)
         g_part = c[part] if c.shape else c
-        parts.append(mse.vjp(a[part] - b[part], g_part, reduction, n, orders))
+        parts.append(mse.vjp(a[part] - b[part], g_part, reduction, shape, orders))
     return concatenate(parts).reshape(shape)
 
 

@@ -45,25 +45,43 @@ def loss(x: Any, y: Any, reduction: str = "mean") -> Any:
     return s.sum() if reduction == "sum" else s.sum() / n
 
 
-def vjp_orders(d: Any, g: Any, reduction: str, ratio: Ratio, n: int | None = None) -> Iterator[Any]:
+def vjp_orders(
+    d: Any, g: Any, reduction: str, ratio: Ratio, whole: tuple[int, ...] | None = None
+) -> Iterator[Any]:
     """gᵀ ∂L/∂x over the broadcast shape, in every order of operations that is permitted.
 
     All are equal as rationals; they differ in rounding, and in where they over- or underflow.
-    ``d``: x − y. ``g``: ``grad_output``, broadcastable to d. ``n``: the number of elements of the
-    whole, where d is a part of it. Clause ``gradient.input``.
+    ``d``: x − y. ``g``: ``grad_output``, broadcastable to d. ``whole``: the broadcast shape, where
+    d is a part of it. Clause ``gradient.input``.
     """
     if reduction != "mean":
         yield (2 * d) * g
         yield (2 * g) * d
         yield 2 * (g * d)  # g·d + g·d: both operands of d·d are d
         return
-    n = n or max(math.prod(d.shape), 1)
+    shape = d.shape if whole is None else whole
+    n = max(math.prod(shape), 1)
     yield (ratio(2, n) * d) * g  # torch's builtin
     yield (ratio(2, n) * g) * d
     yield (g / n) * (2 * d)  # mean, then pow
     yield 2 * ((g / n) * d)  # mean, then d·d
     yield ((2 * d) * g) / n  # as textbooks write it
     yield ((2 * d) / n) * g
+    for a, b in two_steps(shape):  # the mean over some dimensions, then over the others
+        yield ((g / a) / b) * (2 * d)
+        yield 2 * (((g / a) / b) * d)
+
+
+def two_steps(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """The factors of n by which a mean in two steps divides: over some dimensions, then the rest.
+
+    Both larger than 1; empty where no two dimensions are.
+    """
+    n = math.prod(shape)
+    sizes = [size for size in shape if size > 1]
+    chosen = (itertools.combinations(sizes, k) for k in range(1, len(sizes)))
+    first = {math.prod(sizes) for sizes in itertools.chain.from_iterable(chosen)}
+    return [(a, n // a) for a in sorted(first)] if n else []
 
 
 def jvp(d: Any, t: Any, reduction: str) -> Any:
@@ -109,11 +127,15 @@ def permitted_loss(x: Enclosure, y: Enclosure, reduction: str) -> PermittedSet:
 
 
 def vjp(
-    d: Enclosure, g: Enclosure, reduction: str, n: int | None = None, orders: int | None = None
+    d: Enclosure,
+    g: Enclosure,
+    reduction: str,
+    whole: tuple[int, ...] | None = None,
+    orders: int | None = None,
 ) -> Enclosure:
     """The hull of all permitted orders of gᵀ ∂L/∂x (of the first ``orders``), over d's shape."""
     ratio = functools.partial(_ratio, d.fmt, d.exact)
-    every = itertools.islice(vjp_orders(d, g, reduction, ratio, n), orders)
+    every = itertools.islice(vjp_orders(d, g, reduction, ratio, whole), orders)
     hull: Enclosure = functools.reduce(Enclosure.hull, every)
     return hull
 

@@ -1,8 +1,8 @@
 """Formulas: autograd is torch's, and what differs is the order and the width of the arithmetic.
 
 Not here, since they are not right: the square of a norm and the variance plus the squared mean
-(infinities, underflow), half of a Huber loss doubled (subnormals), means of means (their gradient
-is divided, and rounded, more than once).
+(infinities, underflow), half of a Huber loss doubled (subnormals), a mean in three steps or more
+(its gradient is divided, and rounded, once for each).
 """
 
 from __future__ import annotations
@@ -142,6 +142,22 @@ def per_dimension(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return (total if reduction == "sum" else total / s.numel()).to(s.dtype)
 
 
+def mean_in_two_steps(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The mean over the last dimension, then over the others: autograd divides twice."""
+    s = (x - y).square()
+    if check_reduction(reduction) != "mean" or s.dim() == 0:
+        return reduce(s, reduction)
+    return s.mean(-1).mean()
+
+
+def mean_over_batch(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The sum of each sample over its size, then the mean over the batch."""
+    s = (x - y).square()
+    if check_reduction(reduction) != "mean" or s.dim() == 0 or s.numel() == 0:
+        return reduce(s, reduction)
+    return (s.flatten(1).sum(1) / (s.numel() // len(s))).mean() if s.dim() > 1 else s.mean()
+
+
 def in_format(format: torch.dtype) -> Loss:
     """Everything in ``format``, which is wider than the operands' own; one rounding at the end."""
 
@@ -196,6 +212,9 @@ RIGHT_FORMULAS: tuple[Target, ...] = (
     Target("times-reciprocal", times_reciprocal, DROP_IN - {"functorch"}),
     Target("scaled-terms", scaled_terms, DROP_IN),
     Target("per-dimension", per_dimension, DROP_IN),
+    # In half a row's mean may be subnormal where the whole mean is not, and its sum overflow.
+    Target("mean-in-two-steps", mean_in_two_steps, FORMULA, dtypes=WIDE),
+    Target("mean-over-batch", mean_over_batch, FORMULA, dtypes=WIDE),
     Target("float32-inside", in_format(torch.float32), DROP_IN),
     Target("float64-inside", in_format(torch.float64), DROP_IN),
     Target("float-power", float_power, DROP_IN),
