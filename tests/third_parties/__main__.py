@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 RECORDED: dict[str, set[str]] = {
     "deepxde": set(),
     "gpytorch": set(),
-    "keras": {"errors.devices", "gradient.size", "transforms.meta"},
+    "keras": {"errors.devices", "transforms.meta"},
     "neuralforecast": set(),
     "neuraloperator": set(),
     "torchmetrics": {"layout.value"},
