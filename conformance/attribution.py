@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from conformance.case import Case
-from conformance.checks import ASPECTS, Deviation, Judgement
+from conformance.checks import ASPECTS, Deviation, Judgement, Where
 from conformance.features import Feature, clause_of, features, keep_only
 from conformance.plans import plain
 
@@ -24,6 +24,7 @@ class Finding:
     """A broken clause, and the case that shows it.
 
     ``aspect``: of the deviation (see checks.py). ``status``: fail, crash or timeout.
+    ``where``: the wrong elements, where there are any.
     """
 
     clause: str
@@ -32,6 +33,7 @@ class Finding:
     case: Case | None
     aspect: str = ""
     status: str = "fail"
+    where: Where | None = None
 
 
 def attribute(case: Case, deviation: Deviation, rerun: Rerun) -> Finding:
@@ -43,9 +45,13 @@ def attribute(case: Case, deviation: Deviation, rerun: Rerun) -> Finding:
         for other in rerun(simpler).deviations:
             if other.aspect == deviation.aspect:
                 clause = clause_of(other.aspect, simpler, kept[0] if kept else None)
-                return Finding(clause, case.dtype, other.message, simpler, other.aspect)
+                return Finding(
+                    clause, case.dtype, other.message, simpler, other.aspect, where=other.where
+                )
     clause = clause_of(deviation.aspect, case, present[0] if present else None)
-    return Finding(clause, case.dtype, deviation.message, case, deviation.aspect)
+    return Finding(
+        clause, case.dtype, deviation.message, case, deviation.aspect, where=deviation.where
+    )
 
 
 def _plain(case: Case) -> Case:

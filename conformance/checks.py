@@ -8,23 +8,60 @@ either a clause id (it always falls under that clause), or ``value``, ``gradient
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from conformance.case import Case
 from conformance.observation import Observation, Seen
 from conformance.oracle import permitted_gradient, permitted_value, result_dtypes
 from reference.enclosure import NAN, NEG_INF, POS_INF, VOID, PermittedSet
+from reference.formats import Floats
 
 ASPECTS = ("value", "gradient.input", "gradient.target")
+SHOWN = 256  # places of wrong elements that are kept, evenly spread over all of them
+BEYOND = 1000.0  # the error of what is no number, or further outside than this
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which elements of what was seen are wrong.
+
+    ``of``: result, gradient of input or gradient of target. ``wrong``: their flat row-major
+    indices, at most :data:`SHOWN`; ``count``: how many there are.
+    """
+
+    of: str
+    shape: tuple[int, ...]
+    wrong: tuple[int, ...]
+    count: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "of": self.of,
+            "shape": list(self.shape),
+            "wrong": list(self.wrong),
+            "count": self.count,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Where:
+        return cls(data["of"], tuple(data["shape"]), tuple(data["wrong"]), data["count"])
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """What was not as permitted. ``message``: for people, without the case."""
+    """What was not as permitted. ``message``: for people, without the case.
+
+    ``where``, ``error``: the wrong elements, where there are any, and the worst of their errors as
+    a share of what is permitted: above 1, at most :data:`BEYOND`.
+    """
 
     aspect: str
     message: str
+    where: Where | None = None
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -146,7 +183,19 @@ def _compare(
         shares[aspect] = float(permitted.share(seen.values).max())
         return []
     wrong = np.argwhere(~inside)
-    return [Deviation(aspect, _explain(what, seen, permitted, wrong))]
+    message, where = _explain(what, seen, permitted, wrong), _where(what, ~inside)
+    return [Deviation(aspect, message, where, _error(permitted.share(seen.values)[~inside]))]
+
+
+def _where(of: str, outside: NDArray[np.bool_]) -> Where:
+    flat = np.flatnonzero(outside)
+    shown = flat[np.linspace(0, flat.size - 1, min(flat.size, SHOWN)).astype(int)]
+    return Where(of, outside.shape, tuple(shown.tolist()), int(flat.size))
+
+
+def _error(shares: Floats) -> float:
+    """The worst of the shares of wrong elements; those that are not above 1 are no numbers."""
+    return BEYOND if (shares <= 1).any() else min(float(shares.max()), BEYOND)
 
 
 def _explain(what: str, seen: Seen, permitted: PermittedSet, wrong: np.ndarray) -> str:

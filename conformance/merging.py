@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from conformance.attribution import Finding
 from conformance.case import FLOAT_DTYPES
 from conformance.clauses import CLAUSES, Clause
+from conformance.measures import accuracy_rows, coverage_rows
 from conformance.scripts import script
 from conformance.shards import Row, Session, ShardResult, minimised
 from conformance.verdict import ClauseResult, Verdict, environment, now, revision
@@ -18,7 +19,7 @@ from targets import Target, fingerprint
 
 
 def merged(results: Iterable[ShardResult]) -> ShardResult:
-    """All results as one: tallies added, the worst shares and the simplest findings kept."""
+    """All results as one: counts added, the worst shares and the simplest findings kept."""
     total = ShardResult("all")
     hasher = hashlib.sha256()
     for result in sorted(results, key=lambda r: r.shard):
@@ -29,6 +30,10 @@ def merged(results: Iterable[ShardResult]) -> ShardResult:
         for row, worst in result.worst.items():
             if row not in total.worst or worst[0] > total.worst[row][0]:
                 total.worst[row] = worst
+        for place, error in result.accuracy.items():
+            total.accuracy[place] = max(error, total.accuracy.get(place, 0.0))
+        for cell, n in result.coverage.items():
+            total.coverage[cell] = total.coverage.get(cell, 0) + n
         for finding in result.findings.values():
             total.add(finding)
     total.digest = hasher.hexdigest()
@@ -88,6 +93,8 @@ def conclude(
         source=target.source,
         selected=selected,
         ended=ended,
+        accuracy=accuracy_rows(total.accuracy),
+        coverage=coverage_rows(total.coverage),
         environment=environment(),
         commit=revision(),
         created=now(),
@@ -114,6 +121,7 @@ def _row(
             message=finding.message,
             case=finding.case.to_json() if finding.case else None,
             script=show(finding),
+            where=finding.where.to_json() if finding.where else None,
         )
     if examples:
         worst = total.worst.get(row)

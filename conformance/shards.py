@@ -18,11 +18,12 @@ import torch
 
 from conformance.attribution import Finding, attribute
 from conformance.case import Case, cost
-from conformance.checks import ASPECTS, Judgement, judge_observation
+from conformance.checks import ASPECTS, Deviation, Judgement, Where, judge_observation
 from conformance.clauses import CLAUSES
 from conformance.devices import DeviceLost, check_alive
 from conformance.experiments import EXPERIMENTS, Bench, Unavailable, run_experiment
 from conformance.features import clause_of, clauses_of, features
+from conformance.measures import Bin, Cell, measure
 from conformance.minimise import minimise
 from conformance.observation import observe
 from conformance.plans import (
@@ -40,6 +41,7 @@ from targets import Target
 
 Row = tuple[str, str]  # clause id, dtype
 LOST_DEVICE = 86  # the exit status of a process whose device is lost
+LEFT_OUT = Judgement((), {})  # of a case that did not run
 
 
 class Box(Protocol):
@@ -52,7 +54,10 @@ class Box(Protocol):
 
 @dataclass
 class ShardResult:
-    """What a shard found. ``tally``: examples per clause and dtype. ``worst``: share and case."""
+    """What a shard found. ``tally``: examples per clause and dtype. ``worst``: share and case.
+
+    ``accuracy``: the worst error in each bin. ``coverage``: the cases that ran in each cell.
+    """
 
     shard: str
     cases: int = 0
@@ -60,6 +65,8 @@ class ShardResult:
     tally: dict[Row, int] = field(default_factory=dict)
     worst: dict[Row, tuple[float, Case]] = field(default_factory=dict)
     findings: dict[Row, Finding] = field(default_factory=dict)
+    accuracy: dict[Bin, float] = field(default_factory=dict)
+    coverage: dict[Cell, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -69,6 +76,8 @@ class ShardResult:
             "tally": [[*row, n] for row, n in self.tally.items()],
             "worst": [[*row, share, case.to_json()] for row, (share, case) in self.worst.items()],
             "findings": [finding_to_json(f) for f in self.findings.values()],
+            "accuracy": [[*place, worst] for place, worst in self.accuracy.items()],
+            "coverage": [[*cell, n] for cell, n in self.coverage.items()],
         }
 
     @classmethod
@@ -81,6 +90,8 @@ class ShardResult:
             {(c, d): n for c, d, n in data["tally"]},
             {(c, d): (share, Case.from_json(case)) for c, d, share, case in data["worst"]},
             {(f.clause, f.dtype): f for f in found},
+            {(a, d, axis, i): worst for a, d, axis, i, worst in data["accuracy"]},
+            {(d, r, layout, path): n for d, r, layout, path, n in data["coverage"]},
         )
 
     def add(self, finding: Finding) -> None:
@@ -95,14 +106,18 @@ class ShardResult:
 
 
 def finding_to_json(finding: Finding) -> dict[str, Any]:
-    data = {k: v for k, v in asdict(finding).items() if k != "case"}
-    return data | {"case": finding.case.to_json() if finding.case else None}
+    data = {k: v for k, v in asdict(finding).items() if k not in ("case", "where")}
+    return data | {
+        "case": finding.case.to_json() if finding.case else None,
+        "where": finding.where.to_json() if finding.where else None,
+    }
 
 
 def finding_from_json(data: dict[str, Any]) -> Finding:
     case = Case.from_json(data["case"]) if data["case"] else None
+    where = Where.from_json(data["where"]) if data["where"] else None
     return Finding(
-        data["clause"], data["dtype"], data["message"], case, data["aspect"], data["status"]
+        data["clause"], data["dtype"], data["message"], case, data["aspect"], data["status"], where
     )
 
 
@@ -128,7 +143,7 @@ class Session:
     def run(self, case: Case) -> Judgement:
         """One run of one case, and every clause on what was seen."""
         if self.box is not None and case.key() in self.skip:
-            return Judgement((), {})
+            return LEFT_OUT
         with self.in_box(case.key):
             seen = observe(self.target, case, self.device)
         return judge_observation(case, seen)
@@ -194,7 +209,7 @@ def minimised(session: Session, finding: Finding) -> Finding:
     if finding.case is None or finding.status != "fail":
         return finding
     limit = len(features(finding.case))
-    last = finding.message
+    last = Deviation(finding.aspect, finding.message, finding.where)
 
     def still_fails(case: Case) -> bool:
         nonlocal last
@@ -207,13 +222,15 @@ def minimised(session: Session, finding: Finding) -> Finding:
             if deviation.aspect == finding.aspect:
                 clause = clause_of(deviation.aspect, case, present[0] if present else None)
                 if finding.aspect not in ASPECTS or clause == finding.clause:
-                    last = deviation.message
+                    last = deviation
                     return True
         return False
 
     with settled():
         case = minimise(finding.case, still_fails)
-    return Finding(finding.clause, finding.dtype, last, case, finding.aspect)
+    return Finding(
+        finding.clause, finding.dtype, last.message, case, finding.aspect, where=last.where
+    )
 
 
 class _Judge:
@@ -245,6 +262,8 @@ class _Judge:
                 self.explained.add(where)
                 self.result.add(attribute(case, deviation, self.session.run))
         self._worst(case, judgement)
+        if judgement is not LEFT_OUT:
+            measure(case, judgement, self.result.accuracy, self.result.coverage)
         return max(judgement.shares.values(), default=0.0)
 
     def _worst(self, case: Case, judgement: Judgement) -> None:

@@ -34,7 +34,7 @@ class ClauseResult:
 
     ``status``: pass, fail, crash, timeout, waived, stale, unclaimed, unavailable, not_in_profile.
     ``worst``: the largest share of the permitted error that a passing case used. ``case``: the
-    counterexample, or the worst passing case, as JSON.
+    counterexample, or the worst passing case, as JSON. ``where``: the wrong elements (checks.py).
     """
 
     id: str
@@ -46,6 +46,7 @@ class ClauseResult:
     message: str = ""
     case: dict[str, Any] | None = None
     script: str = ""
+    where: dict[str, Any] | None = None
     waiver: dict[str, str] | None = None
 
     @property
@@ -67,6 +68,8 @@ class ClauseResult:
                 "case": self.case,
                 "script": self.script,
             }
+            if self.where is not None:
+                row["counterexample"]["where"] = self.where
         elif self.message:
             row["message"] = self.message
         return row if self.waiver is None else row | {"waiver": self.waiver}
@@ -74,7 +77,10 @@ class ClauseResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the suite says of one target on one device. ``ended``: the run was not cut short."""
+    """What the suite says of one target on one device. ``ended``: the run was not cut short.
+
+    ``accuracy``, ``coverage``: see measures.py.
+    """
 
     target: str
     device: str
@@ -88,6 +94,8 @@ class Verdict:
     source: str = ""
     selected: str = "*"
     ended: bool = True
+    accuracy: list[dict[str, Any]] = field(default_factory=list)
+    coverage: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     commit: str = ""
     created: str = ""
@@ -150,6 +158,8 @@ class Verdict:
             "commit": self.commit,
             "created": self.created,
             "clauses": [row.to_json() for row in self.clauses],
+            "accuracy": self.accuracy,
+            "coverage": self.coverage,
         }
         return body | {"digest": digest(body)}
 
