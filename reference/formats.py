@@ -6,6 +6,7 @@ Source of the parameters: IEEE 754-2019, table 3.5; bfloat16 is binary32 with 8 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+_SIGN = np.array(63)  # where the sign lies among the bits of a float64
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,20 @@ class Format:
         return (2.0 - 2.0 ** (1 - self.precision)) * 2.0**self.emax
 
     @cached_property
+    def threshold(self) -> float:
+        """Ω + ½ulp(Ω), from which on rounding to nearest overflows; inf for binary64."""
+        return math.inf if self.precision == 53 else self.omega + 2.0 ** (self.emax - self.precision)
+
+    @cached_property
+    def low_bits(self) -> NDArray[np.int64]:
+        """The bits of a float64 beyond this precision; 0-d, which NumPy adds faster than an int."""
+        return np.array((1 << (53 - self.precision)) - 1)
+
+    @cached_property
+    def high_bits(self) -> NDArray[np.int64]:
+        return np.array(~self.low_bits)
+
+    @cached_property
     def accumulator(self) -> Format:
         """The format that a sum of such numbers is accumulated in: binary32 for the halves."""
         return BINARY32 if self.precision < BINARY32.precision else self
@@ -64,13 +80,12 @@ def ceil_precision(v: Floats, fmt: Format) -> Floats:
     """
     if fmt.precision == 53:
         return v
-    low_bits = np.int64((1 << (53 - fmt.precision)) - 1)
     bits = v.view(np.int64)
     # Sign and magnitude: adding to the bits of a positive number rounds it up, while cutting the
-    # low bits of a negative one moves it towards zero, which is up as well.
-    up: Floats = (np.where(v > 0, bits + low_bits, bits) & ~low_bits).view(np.float64)
-    subnormal = np.abs(v) < fmt.tiny
-    if subnormal.any():
+    # low bits of a negative one (whose ~bits >> 63 are 0) moves it towards zero, which is up too.
+    up: Floats = (bits + (~bits >> _SIGN & fmt.low_bits) & fmt.high_bits).view(np.float64)
+    subnormal = np.abs(up) < fmt.tiny
+    if np.count_nonzero(subnormal):
         up = np.where(subnormal, np.ceil(v / fmt.eta) * fmt.eta, up)
     return up
 
@@ -94,9 +109,16 @@ def round_nearest(v: ArrayLike, fmt: Format) -> Floats:
     a = np.asarray(v, dtype=np.float64)
     if fmt.precision == 53:
         return a
-    finite = np.where(np.isfinite(a), a, 0.0)
-    # Scale so that one unit is one ulp of fmt (η below the normal range); rint ties to even.
-    exponent = np.maximum(np.frexp(finite)[1] - 1, fmt.emin) - fmt.precision + 1
-    near = np.ldexp(np.rint(np.ldexp(finite, -exponent)), exponent)
-    near = np.where(np.abs(near) > fmt.omega, np.copysign(np.inf, near), near)
-    return np.where(np.isfinite(a), near, a)
+    bits = a.view(np.int64)
+    # Half a unit, less one where the last bit that stays is even: only a tie needs it to carry.
+    half = (fmt.low_bits >> 1) + (bits >> (53 - fmt.precision) & 1)
+    near: Floats = (bits + half & fmt.high_bits).view(np.float64)
+    magnitude = np.abs(a)
+    regular = (magnitude >= fmt.tiny) & (magnitude < fmt.threshold)
+    if np.count_nonzero(regular) != a.size:
+        # The sum with 2^52·η is a multiple of η: that is the spacing of float64 there.
+        shift = 2.0**52 * fmt.eta
+        small = np.where(magnitude < fmt.tiny, magnitude + shift - shift, np.inf)
+        rest = np.where(np.isnan(a), a, np.copysign(small, a))
+        near = np.where(regular, near, rest)
+    return near
