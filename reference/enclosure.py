@@ -13,6 +13,7 @@ no step can over- or underflow, and exact rationals where one could (:func:`encl
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -95,7 +96,7 @@ class Enclosure:
     @property
     def exact(self) -> bool:
         """Whether the ends are rationals."""
-        return self.ends.dtype == object
+        return bool(self.ends.dtype.hasobject)
 
     # -- elementwise steps, each rounded outward to the format -------------------------------
 
@@ -112,20 +113,12 @@ class Enclosure:
 
     def __mul__(self, other: Enclosure) -> Enclosure:
         a, b = self._align(other)
-        # Ends are -lo and hi, so a·b holds lo·lo and hi·hi, a·b[::-1] the two mixed, negated.
-        same, mixed = a * b, a * b[::-1]
-        up_same, up_mixed = same, mixed
-        down_same, down_mixed = -same, -mixed
-        if self.fmt is BINARY64 and not self.exact:
-            rest_same, rest_mixed = _product_error(a, b, same), _product_error(a, b[::-1], mixed)
-            up_same, down_same = _above(same, rest_same), _above(-same, -rest_same)
-            up_mixed, down_mixed = _above(mixed, rest_mixed), _above(-mixed, -rest_mixed)
-        ends = np.stack(
-            [
-                np.maximum(down_same.max(axis=0), up_mixed.max(axis=0)),
-                np.maximum(up_same.max(axis=0), down_mixed.max(axis=0)),
-            ]
-        )
+        # The four products of ends: lo·lo and hi·hi, then lo·hi and hi·lo.
+        down, up = self._products(a, b)
+        down_mixed, up_mixed = self._products(a, -b[::-1])
+        low, high = np.minimum(down, down_mixed), np.maximum(up, up_mixed)
+        ends = np.empty_like(high)
+        ends[0], ends[1] = -np.minimum(low[0], low[1]), np.maximum(high[0], high[1])
         return self._step(ends, _combined(self, other, _MULTIPLY))
 
     def __rmul__(self, two: int) -> Enclosure:
@@ -138,17 +131,11 @@ class Enclosure:
         """d², that is d·d of one and the same d: never negative."""
         if two != 2:
             raise NotImplementedError(f"d**{two}")
-        far = np.maximum(self.ends[0], self.ends[1])
-        near = np.maximum(-np.minimum(self.ends[0], self.ends[1]), 0)
-        if self.exact:
-            ends = np.stack([-(near * near), far * far])
-        else:
-            ends = np.stack([-near * near, far * far])
-            if self.fmt is BINARY64:
-                rest = np.stack(
-                    [-_product_error(near, near, near * near), _product_error(far, far, ends[1])]
-                )
-                ends = _above(ends, rest)
+        ends = np.empty_like(self.ends)  # the magnitudes of the nearest and the farthest number
+        ends[0] = np.maximum(-np.minimum(self.ends[0], self.ends[1]), 0)
+        ends[1] = np.maximum(self.ends[0], self.ends[1])
+        down, up = self._products(ends, ends)
+        ends[0], ends[1] = -down[0], up[1]
         return self._step(ends, _squared_flags(self))
 
     def __truediv__(self, n: int) -> Enclosure:
@@ -186,15 +173,14 @@ class Enclosure:
         axes = tuple(range(len(self.shape))) if axis is None else axis
         n = math.prod(self.shape[k] for k in axes)
         left = tuple(size for k, size in enumerate(self.shape) if k not in axes)
-        rows = np.moveaxis(self.ends, [k + 1 for k in axes], range(-len(axes), 0)) if axes else None
-        if rows is None:
-            return Enclosure(self.fmt.accumulator, self.ends, self.flags)
-        rows = rows.reshape(2, *left, n)
+        acc = self.fmt.accumulator
+        if not axes:
+            return Enclosure(acc, self.ends, self.flags)
+        order = (*(k for k in range(len(self.shape)) if k not in axes), *axes)
+        rows = self.ends.transpose(0, *(k + 1 for k in order)).reshape(2, *left, n)
         flags = None
         if self.flags is not None:
-            flat = np.moveaxis(self.flags, axes, range(-len(axes), 0)).reshape(*left, n)
-            flags = _summed_flags(flat)
-        acc = self.fmt.accumulator
+            flags = _summed_flags(self.flags.transpose(order).reshape(*left, n))
         if n <= 1:
             ends = rows[..., 0] if n else np.zeros((2, *left))
             if self.exact and not n:
@@ -210,9 +196,10 @@ class Enclosure:
             total, error = _exact_sum(rows) if self.fmt is BINARY64 else _plain_sum(rows)
             bound = magnitude.sum(axis=-1) * (1 + n * 2.0**-52)
             ends = np.nextafter(total + (error + bound * widening), np.inf)
-        one_sign = np.asarray(rows <= 0, dtype=bool).all(axis=-1)  # no slack leads past zero
-        ends = np.where(one_sign, np.minimum(ends, 0), ends)
-        flags = _sum_overflow(rows, widening, acc, flags)
+        # A partial sum is at most the sum of the terms of one sign: of the lower ends, of the upper.
+        parts = np.maximum(rows, 0).sum(axis=-1)
+        ends = np.where(parts == 0, np.minimum(ends, 0), ends)  # no slack leads past zero
+        flags = _sum_overflow(parts, widening, acc, flags)
         kept = None if self.fmt is acc else self.fmt
         return Enclosure(acc, ends, flags, n, kept)
 
@@ -256,19 +243,10 @@ class Enclosure:
 
     def rounded(self, fmt: Format) -> PermittedSet:
         """The permitted set: rounded outward to ``fmt``; beyond Ω + ½ulp only infinities remain."""
-        wide = self.to(fmt)
-        limit = _overflow_threshold(fmt, wide.exact)
-        low_out, high_out = self.ends[0] <= -limit, self.ends[1] <= -limit
-        if wide.exact:
-            ends = np.array(
-                [_clip_fraction(v, fmt) for v in wide.ends.ravel()], dtype=np.float64
-            ).reshape(wide.ends.shape)
+        if not self.exact and np.abs(self.ends).max(initial=0.0) <= fmt.omega:
+            ends, flags = ceil_precision(self.ends, fmt), self.flags
         else:
-            ends = np.clip(wide.ends, -fmt.omega, fmt.omega)
-        gone = np.asarray(low_out | high_out, dtype=bool)
-        flags = wide.flags
-        if gone.any():
-            flags = wide._flags() | np.where(gone, np.uint8(VOID), np.uint8(0))
+            ends, flags = self._clipped(fmt)
         return PermittedSet(0.0 - ends[0], ends[1], flags)  # 0.0 rather than -0.0
 
     # -- the parts ---------------------------------------------------------------------------
@@ -285,6 +263,28 @@ class Enclosure:
             b = b.reshape(2, *(1,) * (a.ndim - b.ndim), *other.shape)
         return a, b
 
+    def _products(self, a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """a·b, rounded down and rounded up where float64 does not hold it."""
+        product = a * b
+        if self.fmt is not BINARY64 or self.exact:
+            return product, product
+        rest = _product_error(a, b, product)
+        return -_above(-product, -rest), _above(product, rest)
+
+    def _clipped(self, fmt: Format) -> tuple[NDArray[Any], Flags | None]:
+        """Ends and flags in ``fmt``, where some end may be beyond its range."""
+        wide = self.to(fmt)
+        limit = _overflow_threshold(fmt, wide.exact)
+        gone = np.asarray((self.ends[0] <= -limit) | (self.ends[1] <= -limit), dtype=bool)
+        if wide.exact:
+            clipped = [_clip_fraction(v, fmt) for v in wide.ends.ravel()]
+            ends = np.array(clipped, dtype=np.float64).reshape(wide.ends.shape)
+        else:
+            ends = np.clip(wide.ends, -fmt.omega, fmt.omega)
+        if not gone.any():
+            return ends, wide.flags
+        return ends, wide._flags() | np.where(gone, np.uint8(VOID), np.uint8(0))
+
     def _step(self, ends: NDArray[Any], flags: Flags | None) -> Enclosure:
         """Finish one operation: round the ends up in the format and flag a possible overflow."""
         fmt = self.fmt
@@ -296,7 +296,7 @@ class Enclosure:
             up = ceil_precision(ends, fmt)
         limit = _overflow_threshold(fmt, self.exact)
         over = np.asarray(ends >= limit, dtype=bool)
-        if over.any():
+        if np.count_nonzero(over):
             flags = _with_infinities(flags, over)
         return Enclosure(fmt, up, flags)
 
@@ -332,6 +332,7 @@ def concatenate(parts: list[Enclosure]) -> Enclosure:
     return Enclosure(parts[0].fmt, np.concatenate([e.ends for e in parts], axis=1), flags)
 
 
+@functools.lru_cache(maxsize=256)
 def ratio(fmt: Format, p: int, q: int, exact: bool = False) -> Enclosure:
     """The constant p/q, rounded outward to ``fmt``: a 0-dimensional enclosure."""
     number: Any = Fraction(p) if exact else float(p)
@@ -340,11 +341,9 @@ def ratio(fmt: Format, p: int, q: int, exact: bool = False) -> Enclosure:
 
 
 def _operand(fmt: Format, a: Floats, exact: bool) -> Enclosure:
-    with np.errstate(all="ignore"):
-        near = round_nearest(a, fmt)
-    flags = None
-    if not np.isfinite(near).all():
-        finite = np.isfinite(near)
+    near, flags = round_nearest(a, fmt), None
+    finite = np.isfinite(near)
+    if np.count_nonzero(finite) != near.size:
         flags = np.select(
             [np.isnan(near), near == np.inf, near == -np.inf],
             [np.uint8(NAN | VOID), np.uint8(POS_INF | VOID), np.uint8(NEG_INF | VOID)],
@@ -356,7 +355,8 @@ def _operand(fmt: Format, a: Floats, exact: bool) -> Enclosure:
         both = np.stack([-near, near])
         ends = _objects([Fraction(v) for v in both.ravel().tolist()], both.shape)
     else:
-        ends = np.stack([np.maximum(-near, -a), np.maximum(near, a)])
+        ends = np.empty((2, *a.shape))
+        ends[0], ends[1] = np.maximum(-near, -a), np.maximum(near, a)
     return Enclosure(fmt, ends, flags)
 
 
@@ -368,10 +368,11 @@ def _objects(values: list[Fraction], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _is_safe(a: Floats) -> bool:
-    magnitude = np.abs(a[np.isfinite(a) & (a != 0)])
-    return not magnitude.size or bool(
-        magnitude.max() <= 2.0**SAFE and magnitude.min() >= 2.0**-SAFE
-    )
+    magnitude = np.abs(a)
+    safe = (magnitude >= 2.0**-SAFE) & (magnitude <= 2.0**SAFE)
+    if np.count_nonzero(safe) == a.size:
+        return True
+    return bool((safe | (magnitude == 0) | ~np.isfinite(a)).all())
 
 
 def _number(value: float, exact: bool) -> Any:
@@ -382,12 +383,13 @@ def _overflow_threshold(fmt: Format, exact: bool) -> Any:
     """Ω + ½ulp(Ω), from which on rounding to nearest overflows; binary64 in float64 never does."""
     if fmt is BINARY64:
         return Fraction(2) ** 1024 - Fraction(2) ** 970 if exact else np.inf
-    return fmt.omega + 2.0 ** (fmt.emax - fmt.precision)
+    return fmt.threshold
 
 
 def _above(v: Floats, rest: Floats) -> Floats:
     """The least float64 >= v + rest, where ``rest`` is the rounding error of v."""
-    return np.where(rest > 0, np.nextafter(v, np.inf), v)
+    inexact = rest > 0
+    return np.where(inexact, np.nextafter(v, np.inf), v) if np.count_nonzero(inexact) else v
 
 
 def _same_side(ends: NDArray[Any], wider: NDArray[Any]) -> NDArray[Any]:
@@ -524,17 +526,17 @@ def _summed_flags(flags: Flags) -> Flags:
 
 
 def _sum_overflow(
-    rows: NDArray[Any], widening: float, acc: Format, flags: Flags | None
+    parts: NDArray[Any], widening: float, acc: Format, flags: Flags | None
 ) -> Flags | None:
     """Flag what a sum may do when a partial sum passes the accumulator's range.
 
-    A partial sum is at most the sum of the terms of one sign: of the lower ends, of the upper ends.
+    ``parts``: bounds of the partial sums' magnitudes, below and above zero.
     """
-    parts = np.maximum(rows, 0).sum(axis=-1)
-    if acc is BINARY64 and rows.dtype != object:
+    exact = parts.dtype.hasobject
+    if acc is BINARY64 and not exact:
         return flags  # the safe range cannot overflow
-    factor = Fraction(1 + widening) if rows.dtype == object else 1 + widening
-    over = np.asarray(parts * factor >= _overflow_threshold(acc, rows.dtype == object), dtype=bool)
+    factor = Fraction(1 + widening) if exact else 1 + widening
+    over = np.asarray(parts * factor >= _overflow_threshold(acc, exact), dtype=bool)
     if not over.any():
         return flags
     result = _with_infinities(flags, over)
