@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-import math
-from typing import Any
-
-import numpy as np
 
 from conformance.case import FLOAT_DTYPES, Case, Operand, promote
 from conformance.values import FORMAT_OF, elements
 from reference import mse
-from reference.enclosure import Enclosure, PermittedSet, concatenate, enclose
+from reference.enclosure import (
+    Enclosure,
+    PermittedSet,
+    concatenate,
+    enclosed,
+    needs_rationals,
+)
 
 CHUNK = 4096  # elements: the many temporaries of a gradient then stay in the processor's cache
 
@@ -32,8 +34,10 @@ def result_dtypes(case: Case) -> tuple[str, ...]:
 
 def permitted_value(case: Case, dtype: str) -> PermittedSet:
     """What the loss may be, if its dtype is ``dtype``."""
-    x, y, _ = _operands(case.input, case.target, None, dtype)
-    return mse.permitted_loss(x, y, case.reduction)
+    x, y = case.input, case.target
+    exact = needs_rationals(FORMAT_OF[dtype], elements(x), elements(y))
+    d = _difference(x, y, dtype, exact)
+    return mse.permitted_loss(d, case.reduction)
 
 
 def permitted_gradient(
@@ -55,25 +59,26 @@ def permitted_gradient(
 def _gradient(
     x: Operand, y: Operand, reduction: str, g: Operand, dtype: str, orders: int | None
 ) -> Enclosure:
-    shape = np.broadcast_shapes(x.shape, y.shape)
-    a, b, c = _operands(x, y, g, dtype)
-    if math.prod(shape) <= CHUNK or not x.shape == y.shape == shape:
-        gradient = mse.vjp(a - b, c, reduction, orders=orders)
-        return gradient if gradient.shape == shape else gradient.broadcast_to(shape)
-    n = math.prod(shape)
-    a, b = a.reshape((n,)), b.reshape((n,))
+    exact = needs_rationals(FORMAT_OF[dtype], *map(elements, (x, y, g)))
+    d, c = _difference(x, y, dtype, exact), _enclosure(g, dtype, exact)
+    shape, n = d.shape, d.size
+    if n <= CHUNK:
+        return mse.vjp(d, c, reduction, orders=orders)
+    d = d.reshape((n,))
     c = c.reshape((n,)) if c.shape else c
     parts = []
     for start in range(0, n, CHUNK):
         part = slice(start, start + CHUNK)
-        g_part = c[part] if c.shape else c
-        parts.append(mse.vjp(a[part] - b[part], g_part, reduction, shape, orders))
+        parts.append(mse.vjp(d[part], c[part] if c.shape else c, reduction, shape, orders))
     return concatenate(parts).reshape(shape)
 
 
+@functools.lru_cache(maxsize=2)
+def _difference(x: Operand, y: Operand, dtype: str, exact: bool) -> Enclosure:
+    """x − y, for the loss and the gradient, and for one reduction after the other."""
+    return _enclosure(x, dtype, exact) - _enclosure(y, dtype, exact)
+
+
 @functools.lru_cache(maxsize=16)
-def _operands(x: Operand, y: Operand, g: Operand | None, dtype: str) -> tuple[Any, ...]:
-    fmt = FORMAT_OF[dtype]
-    arrays = [elements(o) for o in (x, y, g) if o is not None]
-    made = enclose(fmt, *arrays)
-    return (*made, None) if g is None else tuple(made)
+def _enclosure(operand: Operand, dtype: str, exact: bool) -> Enclosure:
+    return enclosed(FORMAT_OF[dtype], elements(operand), exact)

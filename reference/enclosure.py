@@ -8,7 +8,7 @@ its interval, because an implementation with a wider format does not overflow th
 
 Finite ends are float64 arrays. The three narrow formats fit into them with room to spare (products
 of two are exact, no step leaves the exponent range). binary64 uses error-free transformations while
-no step can over- or underflow, and exact rationals where one could (:func:`enclose` decides).
+no step can over- or underflow, and exact rationals where one could (:func:`needs_rationals`).
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class Enclosure:
             total, error = _exact_sum(rows) if self.fmt is BINARY64 else _plain_sum(rows)
             bound = magnitude.sum(axis=-1) * (1 + n * 2.0**-52)
             ends = np.nextafter(total + (error + bound * widening), np.inf)
-        # A partial sum is at most the sum of the terms of one sign: of the lower ends, of the upper.
+        # A partial sum is at most the sum of the terms of one sign.
         parts = np.maximum(rows, 0).sum(axis=-1)
         ends = np.where(parts == 0, np.minimum(ends, 0), ends)  # no slack leads past zero
         flags = _sum_overflow(parts, widening, acc, flags)
@@ -313,34 +313,22 @@ def gamma(h: float, u: float) -> float:
     return h * u / (1 - h * u)
 
 
-def enclose(fmt: Format, *operands: NDArray[Any]) -> list[Enclosure]:
-    """Float64 arrays as operands in ``fmt``: the hull of the exact and the nearest-rounded value.
+def enclose(fmt: Format, *operands: Floats) -> list[Enclosure]:
+    """All operands of one evaluation in ``fmt``, with the carrier that they need."""
+    exact = needs_rationals(fmt, *operands)
+    return [enclosed(fmt, a, exact) for a in operands]
 
-    A value that the format holds becomes a point. All operands of one evaluation go in together,
-    because they share one carrier: rationals where binary64 could over- or underflow.
+
+def needs_rationals(fmt: Format, *operands: Floats) -> bool:
+    """Whether an evaluation on these could over- or underflow in binary64."""
+    return fmt is BINARY64 and not all(_is_safe(a) for a in operands)
+
+
+def enclosed(fmt: Format, a: Floats, exact: bool) -> Enclosure:
+    """An operand in ``fmt``: for each element, the hull of itself and its nearest-rounded value.
+
+    An element that the format holds becomes a point. ``exact``: carried by rationals.
     """
-    arrays = [np.asarray(a, dtype=np.float64) for a in operands]
-    exact = fmt is BINARY64 and not all(_is_safe(a) for a in arrays)
-    return [_operand(fmt, a, exact) for a in arrays]
-
-
-def concatenate(parts: list[Enclosure]) -> Enclosure:
-    """One-dimensional enclosures of one format, end to end."""
-    flags = None
-    if any(e.flags is not None for e in parts):
-        flags = np.concatenate([e._flags() for e in parts])
-    return Enclosure(parts[0].fmt, np.concatenate([e.ends for e in parts], axis=1), flags)
-
-
-@functools.lru_cache(maxsize=256)
-def ratio(fmt: Format, p: int, q: int, exact: bool = False) -> Enclosure:
-    """The constant p/q, rounded outward to ``fmt``: a 0-dimensional enclosure."""
-    number: Any = Fraction(p) if exact else float(p)
-    point = np.array([-number, number], dtype=object if exact else np.float64)
-    return Enclosure(fmt, point) / q
-
-
-def _operand(fmt: Format, a: Floats, exact: bool) -> Enclosure:
     near, flags = round_nearest(a, fmt), None
     finite = np.isfinite(near)
     if np.count_nonzero(finite) != near.size:
@@ -358,6 +346,22 @@ def _operand(fmt: Format, a: Floats, exact: bool) -> Enclosure:
         ends = np.empty((2, *a.shape))
         ends[0], ends[1] = np.maximum(-near, -a), np.maximum(near, a)
     return Enclosure(fmt, ends, flags)
+
+
+def concatenate(parts: list[Enclosure]) -> Enclosure:
+    """One-dimensional enclosures of one format, end to end."""
+    flags = None
+    if any(e.flags is not None for e in parts):
+        flags = np.concatenate([e._flags() for e in parts])
+    return Enclosure(parts[0].fmt, np.concatenate([e.ends for e in parts], axis=1), flags)
+
+
+@functools.lru_cache(maxsize=256)
+def ratio(fmt: Format, p: int, q: int, exact: bool = False) -> Enclosure:
+    """The constant p/q, rounded outward to ``fmt``: a 0-dimensional enclosure."""
+    number: Any = Fraction(p) if exact else float(p)
+    point = np.array([-number, number], dtype=object if exact else np.float64)
+    return Enclosure(fmt, point) / q
 
 
 def _objects(values: list[Fraction], shape: tuple[int, ...]) -> NDArray[Any]:

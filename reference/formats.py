@@ -49,7 +49,8 @@ class Format:
     @cached_property
     def threshold(self) -> float:
         """Ω + ½ulp(Ω), from which on rounding to nearest overflows; inf for binary64."""
-        return math.inf if self.precision == 53 else self.omega + 2.0 ** (self.emax - self.precision)
+        half_ulp = 2.0 ** (self.emax - self.precision)
+        return math.inf if self.precision == 53 else self.omega + half_ulp
 
     @cached_property
     def low_bits(self) -> NDArray[np.int64]:

@@ -38,7 +38,12 @@ def loss(x: Any, y: Any, reduction: str = "mean") -> Any:
     Shape: the broadcast shape for ``none``, else 0-d. The mean of nothing is 0/0: undefined, so
     callers handle a mean of size 0 (NaN, clause ``value.empty``).
     """
-    s = (x - y) ** 2
+    return loss_of(x - y, reduction)
+
+
+def loss_of(d: Any, reduction: str) -> Any:
+    """The loss, where ``d`` is x − y: one difference serves the loss and its gradients."""
+    s = d**2
     if reduction == "none":
         return s
     n = math.prod(s.shape)
@@ -117,13 +122,12 @@ def unbroadcast(v: Any, shape: tuple[int, ...]) -> Any:
     return (summed if hasattr(summed, "reshape") else np.asarray(summed)).reshape(shape)
 
 
-def permitted_loss(x: Enclosure, y: Enclosure, reduction: str) -> PermittedSet:
-    """What the loss may be in the format of the operands."""
-    fmt = x.fmt
-    if reduction == "mean" and 0 in np.broadcast_shapes(x.shape, y.shape):
+def permitted_loss(d: Enclosure, reduction: str) -> PermittedSet:
+    """What the loss may be in the format of the operands, where ``d`` is x − y."""
+    if reduction == "mean" and 0 in d.shape:
         nothing = np.zeros(())
         return PermittedSet(nothing, nothing, np.uint8(NAN | VOID) * np.ones((), np.uint8))
-    return loss(x, y, reduction).rounded(fmt)  # type: ignore[no-any-return]
+    return loss_of(d, reduction).rounded(d.fmt)  # type: ignore[no-any-return]
 
 
 def vjp(
