@@ -45,7 +45,7 @@ class Operand:
         return math.prod(self.shape)
 
     def replace(self, **changes: Any) -> Operand:
-        return dataclasses.replace(self, **changes)
+        return Operand(**{**vars(self), **changes})
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Case:
     same: bool = False
     mode: str = "grad"
 
-    @property
+    @functools.cached_property
     def differentiated(self) -> tuple[str, ...]:
         """The names of the operands whose gradient is asked for."""
         if self.mode != "grad":
@@ -81,7 +81,7 @@ class Case:
             return self.input.shape
         return np.broadcast_shapes(self.input.shape, self.target.shape)
 
-    @property
+    @functools.cached_property
     def dtype(self) -> str:
         """The promoted dtype (``torch.promote_types``, the operands' dimensions apart)."""
         return promote(self.input.dtype, self.target.dtype)
@@ -118,7 +118,11 @@ class Case:
 
     def key(self) -> str:
         """A canonical text: equal cases have equal keys."""
-        return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return self._key
+
+    @functools.cached_property
+    def _key(self) -> str:
+        return _canonical(self.to_json())
 
     def __str__(self) -> str:
         parts = [f"reduction={self.reduction!r}", f"input {describe(self.input)}"]
@@ -129,6 +133,9 @@ class Case:
         else:
             parts.append("no gradient" if self.mode == "grad" else f"mode {self.mode}")
         return ", ".join(parts)
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 def describe(operand: Operand) -> str:

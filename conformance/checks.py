@@ -7,6 +7,7 @@ either a clause id (it always falls under that clause), or ``value``, ``gradient
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +118,7 @@ def _result(
         found.append(Deviation("value", text))
     else:
         permitted = permitted_value(case, value.dtype)
-        found += _compare("value", "result", value, permitted, shares)
+        found += _compare("value", "result", value, [permitted], shares)
     if seen.alias:
         found.append(Deviation("purity.alias", f"the result shares memory with {seen.alias}"))
     return found + _gradients(case, seen, value, shares)
@@ -161,27 +162,32 @@ def _gradient(
     if gradient.dtype != wanted.dtype:
         text = f"gradient of {operand} is {gradient.dtype}, not {wanted.dtype}"
         return [Deviation(aspect, text)]
+    sets = _permitted_gradients(case, operand, dtype)
+    return _compare(aspect, f"gradient of {operand}", gradient, sets, shares)
+
+
+def _permitted_gradients(case: Case, operand: str, dtype: str) -> Iterator[PermittedSet]:
     # The builtin's order of operations first: most gradients are inside, and it costs a sixth.
-    permitted = permitted_gradient(case, dtype, operand, orders=1)
-    if not permitted.contains(gradient.values).all():
-        permitted = permitted_gradient(case, dtype, operand)
+    yield permitted_gradient(case, dtype, operand, orders=1)
+    yield permitted_gradient(case, dtype, operand)
     # Where a 0-d operand leaves two dtypes to compute in, a backward may choose the other one.
-    others = [d for d in result_dtypes(case) if d != dtype]
-    if others and not permitted.contains(gradient.values).all():
-        permitted = permitted_gradient(case, others[0], operand)
-    return _compare(aspect, f"gradient of {operand}", gradient, permitted, shares)
+    for other in result_dtypes(case):
+        if other != dtype:
+            yield permitted_gradient(case, other, operand)
 
 
 def _compare(
-    aspect: str, what: str, seen: Seen, permitted: PermittedSet, shares: dict[str, float]
+    aspect: str, what: str, seen: Seen, sets: Iterable[PermittedSet], shares: dict[str, float]
 ) -> list[Deviation]:
+    """Whether one of the permitted ``sets`` holds what was seen; if not, it is told by the last."""
     if not seen.values.size:
         shares[aspect] = 0.0
         return []
-    inside = permitted.contains(seen.values)
-    if inside.all():
-        shares[aspect] = float(permitted.share(seen.values).max())
-        return []
+    for permitted in sets:
+        inside = permitted.contains(seen.values)
+        if inside.all():
+            shares[aspect] = float(permitted.share(seen.values).max())
+            return []
     wrong = np.argwhere(~inside)
     message, where = _explain(what, seen, permitted, wrong), _where(what, ~inside)
     return [Deviation(aspect, message, where, _error(permitted.share(seen.values)[~inside]))]

@@ -7,6 +7,7 @@ and a write to them is seen afterwards (clause ``purity.inputs``).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,6 +93,11 @@ LAYOUTS: dict[str, Callable[[Shape], tuple[int, ...]]] = {
 }
 
 
+# Layouts in which several elements may lie in one place.
+OVERLAPPING = frozenset({"expanded", "filled", "overlapping"})
+
+
+@functools.lru_cache(maxsize=256)
 def place(layout: str, shape: Shape) -> Placement:
     """Where the elements of a tensor of ``shape`` lie in its buffer."""
     strides = LAYOUTS[layout](shape)

@@ -68,12 +68,12 @@ def observe(target: Target, case: Case, device: str) -> Observation:
     y = x if case.same else make(case.target, device, case.needs[1])
     needs = {n: t.tensor.requires_grad for n, t in zip(OPERANDS, (x, y), strict=True)}
     versions = (x.tensor._version, y.tensor._version)
-    seen, settings, grad_output = Observation(), Settings.now(), None
+    seen, grad_output = Observation(), None
     poison(device, _sizes(case))
     with _MODES[case.mode]():
-        inside = Settings.now()
+        settings = Settings.now()
         result = _forward(target, case, x, y, seen)
-        seen.settings = inside.changes()
+        seen.settings = settings.changes()
     if result is not None and seen.value is not None and case.differentiated:
         grad_output = _backward(case, device, result, x, y, seen)
         seen.settings += settings.changes()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.case import Operand
-from conformance.layouts import place
+from conformance.layouts import OVERLAPPING, Placement, place
 from reference.formats import (
     BFLOAT16,
     BINARY16,
@@ -241,8 +241,10 @@ def elements(operand: Operand) -> Floats:
             flat = REGIMES[fill.regime](Bits(np.random.PCG64(fill.seed), n), fmt)
         with np.errstate(all="ignore"):
             flat = round_nearest(flat, fmt)
-    line = in_buffer(flat.reshape(operand.shape), operand.layout)[0]
-    result = window(line, operand)
+    result = flat.reshape(operand.shape)
+    if operand.layout in OVERLAPPING:
+        line = in_buffer(result, operand.layout)[0]
+        result = _window(line, place(operand.layout, operand.shape), operand.shape).copy()
     result.flags.writeable = False
     return result
 
@@ -251,21 +253,13 @@ def in_buffer(values: NDArray[np.float64], layout: str) -> tuple[Floats, tuple[i
     """A buffer of NaN with ``values`` laid into it, and the strides in elements."""
     spot = place(layout, values.shape)
     line = np.full(spot.length, np.nan)
-    view = np.lib.stride_tricks.as_strided(
-        line[spot.offset :], values.shape, tuple(8 * s for s in spot.strides)
-    )
-    view[...] = values
+    _window(line, spot, values.shape)[...] = values
     return line, spot.strides
 
 
-def window(line: Floats, operand: Operand) -> Floats:
-    """The dense copy of the operand's elements in its buffer."""
-    spot = place(operand.layout, operand.shape)
-    return np.array(
-        np.lib.stride_tricks.as_strided(
-            line[spot.offset :], operand.shape, tuple(8 * s for s in spot.strides)
-        )
-    )
+def _window(line: Floats, spot: Placement, shape: tuple[int, ...]) -> Floats:
+    """The elements at ``spot`` of a buffer, as a view."""
+    return np.ndarray(shape, np.float64, line, 8 * spot.offset, tuple(8 * s for s in spot.strides))
 
 
 def _integer_elements(operand: Operand) -> Floats:
