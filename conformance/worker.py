@@ -6,6 +6,8 @@ target prints goes to standard error. It may die at any call: the supervisor rea
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -20,6 +22,8 @@ from conformance.memory import offer_to_the_system
 from conformance.options import DeviceUnavailable, UsageError, check_profile, make_ready
 from targets import Target, TargetError, resolve
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 
 def main() -> int:
     offer_to_the_system()
@@ -28,7 +32,7 @@ def main() -> int:
     tasks = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a target that reads finds nothing
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    _end_with_parent()
     options = json.loads(sys.argv[1])
 
     def reply(answer: dict[str, Any]) -> None:
@@ -53,11 +57,23 @@ def main() -> int:
     return 0
 
 
-def _end_with_parent(parent: int) -> None:
-    """Where the supervisor has been killed, nobody is left to limit a call's time."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+def _end_with_parent() -> None:
+    """Where the supervisor has been killed, nobody is left to limit a call's time.
+
+    Linux ends this process whatever it is doing; a thread could not while a call holds the
+    interpreter's lock.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Desk:

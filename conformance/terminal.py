@@ -1,0 +1,82 @@
+"""What the command line shows: the report on standard output, and progress on standard error.
+
+Colour, and progress that moves, only on a terminal; NO_COLOR, FORCE_COLOR and TERM=dumb are heard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from conformance.progress import Progress
+from conformance.report import WIDTH, report
+
+EVERY = 60.0  # seconds between two lines of progress where there is no terminal
+
+
+def show(verdict: dict[str, Any], sentences: dict[str, str], folder: Path | None = None) -> None:
+    """Print the report of a verdict. ``folder``: where it is written as well."""
+    width = None if sys.stdout.isatty() else WIDTH
+    console = Console(file=sys.stdout, width=width, highlight=False)
+    console.print(report(verdict, sentences, folder, console.width))
+
+
+@contextlib.contextmanager
+def watching(progress: Callable[[], Progress]) -> Iterator[None]:
+    """Show how far a run is while the block runs.
+
+    On a terminal in a line that is gone in the end; elsewhere in a line every minute, so that the
+    log of a short run holds none.
+    """
+    console = Console(stderr=True, highlight=False)
+    if sys.stderr.isatty() and not console.is_dumb_terminal:
+        with _live(console, progress):
+            yield
+        return
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(EVERY):
+            print(f"loss-conformance: {progress()}", file=sys.stderr, flush=True)
+
+    threading.Thread(target=tell, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _live(console: Console, progress: Callable[[], Progress]) -> Any:
+    from rich.live import Live
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    def line() -> Table:
+        now = progress()
+        grid = Table.grid(padding=(0, 1), expand=True)
+        row: list[Any] = [Text(now.target or "starting", "bold", no_wrap=True, overflow="ellipsis")]
+        grid.add_column(max_width=24)
+        if now.target:
+            grid.add_column(width=16 if console.width >= 100 else 8)
+            row.append(ProgressBar(total=1.0, completed=now.share))
+            grid.add_column(no_wrap=True)
+            row.append(now.counted())
+        grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+        row.append(Text("; ".join(now.found()), "red"))
+        grid.add_row(*row)
+        return grid
+
+    return Live(
+        console=console,
+        get_renderable=line,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
