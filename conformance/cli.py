@@ -216,8 +216,12 @@ def _check_one(
     setting: dict[str, Any], waivers: Sequence[Waiver], options: argparse.Namespace
 ) -> int:
     run = Run(setting, options.jobs, options.timeout, waivers=waivers)
+
+    def started(name: str, source: str) -> None:
+        _write_started(options.report, name, source, setting)
+
     with watching(run.progress):
-        verdict = run.verdict(started=lambda *it: _write_started(options.report, *it, setting))
+        verdict = run.verdict(started)
     for line in run.gave_up:
         print(f"loss-conformance: {setting['target']}: {line}", file=sys.stderr)
     folder = options.report / verdict["target"] if options.report else None

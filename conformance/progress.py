@@ -33,16 +33,14 @@ class Progress:
 
     def __str__(self) -> str:
         """In a line: ``mine: 1,402 cases, 40% done, 8 s left; failing: value.mean``."""
-        return f"{self.target}: {'; '.join([self.counted(), *self.found()])}"
+        done = f"{self.cases:,} cases, {self.share:.0%} done, {self.rest()}"
+        return f"{self.target}: {'; '.join([done, *self.found()])}"
 
-    def counted(self) -> str:
-        """How much is done, and the time left."""
-        parts = [f"{self.cases:,} cases", f"{self.share:.0%} done"]
-        if self.left is not None and self.share < 1:
-            parts.append(f"{duration(self.left)} left")
+    def rest(self) -> str:
+        """What is still to do: the time left, where it can be told."""
         if self.shrinking:
-            parts.append(f"{self.shrinking} counterexamples to make smaller")
-        return ", ".join(parts)
+            return f"{self.shrinking} to make smaller"
+        return "begun" if self.left is None else f"{duration(self.left)} left"
 
     def found(self) -> list[str]:
         """What is wrong so far; empty where nothing is."""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -31,8 +30,9 @@ _WIDE_TABLE = 76  # columns
 
 
 def render(verdict: Json, sentences: dict[str, str], folder: Path | None = None) -> str:
-    """The whole report as plain text; see :func:`report`."""
-    return plain(report(verdict, sentences, folder, WIDTH))
+    """The whole report as plain text; see :func:`report`. Its last line is never folded."""
+    body = Group(*_spaced(_parts(verdict, sentences, folder, WIDTH)))
+    return f"{plain(body)}{conclusion(verdict)}\n"
 
 
 def plain(renderable: RenderableType, width: int = WIDTH) -> str:
@@ -53,16 +53,26 @@ def report(
     ``sentences``: of each clause, by its id. ``folder``: where the target's report is written, if
     it is. ``width``: in columns.
     """
-    parts: list[RenderableType] = [header(verdict)]
+    style = "green" if verdict["conforms"] else "red" if broken_rows(verdict) else "yellow"
+    last = Text(conclusion(verdict), f"bold {style}")
+    return Group(*_spaced(_parts(verdict, sentences, folder, width)), last)
+
+
+def _parts(
+    verdict: Json, sentences: dict[str, str], folder: Path | None, width: int
+) -> Iterator[RenderableType]:
+    yield header(verdict)
     if verdict["clauses"]:
-        parts.append(_grid(verdict["clauses"], width))
-    parts += _broken(verdict, sentences, folder, width)
-    parts += _others(verdict["clauses"])
-    parts.append(_conclusion(verdict))
-    lines: list[RenderableType] = []
+        yield _grid(verdict["clauses"], width)
+    yield from _broken(verdict, sentences, folder, width)
+    yield from _others(verdict["clauses"])
+
+
+def _spaced(parts: Iterable[RenderableType]) -> Iterator[RenderableType]:
+    """Each with an empty line after it."""
     for part in parts:
-        lines += [part, Text()]
-    return Group(*lines)
+        yield part
+        yield Text()
 
 
 def header(verdict: Json) -> Text:
@@ -127,7 +137,10 @@ def _cell(rows: list[Json]) -> Text:
 def failures(rows: list[Json], sentences: dict[str, str]) -> list[str]:
     """A block of plain text for each broken clause among ``rows``; see :func:`_block`."""
     groups = _by_clause(rows).items()
-    return [plain(_block(c, g, sentences, None, WIDTH)).rstrip("\n") for c, g in groups]
+    return [
+        plain(Group(*_block(clause, group, sentences, None, WIDTH))).rstrip("\n")
+        for clause, group in groups
+    ]
 
 
 def _by_clause(rows: Iterable[Json]) -> dict[str, list[Json]]:
@@ -149,7 +162,8 @@ def _broken(
         style = _STYLES[level]
         yield Text(f"{title}: {_clauses(len(groups))}", style)
         for clause, group in groups[:whole]:
-            yield Padding(_block(clause, group, sentences, folder, width - 2), (0, 0, 0, 2))
+            lines = _block(clause, group, sentences, folder, width - 2)
+            yield Group(*(Text.assemble("  ", line) for line in lines))
         if groups[whole:]:
             where = "in verdict.json" if folder else "with --report DIR"
             yield Group(
@@ -167,7 +181,7 @@ def _clauses(n: int) -> str:
 
 def _block(
     clause: str, group: list[Json], sentences: dict[str, str], folder: Path | None, width: int
-) -> RenderableType:
+) -> list[Text]:
     """A broken clause on one screen: what it says, the simplest case, got against permitted.
 
     The script is shown if it fits, lines and all; else the block says where it is.
@@ -190,7 +204,7 @@ def _block(
         lines += [Text("script", "bold"), *(Text(f"    {line}") for line in script)]
     elif script:
         lines += _field("script", Text(_where(clause, folder)), width, 3)
-    return Group(*lines)
+    return lines
 
 
 def _statuses(group: list[Json]) -> str:
@@ -257,16 +271,18 @@ def _size(case: Json | None) -> int:
 
 def _case_text(case: Json) -> str:
     def operand(o: Json) -> str:
-        layout = "" if o["layout"] == "contiguous" else f" {o['layout']}"
-        return f"{o['dtype']}{o['shape']}{layout} {o['fill']['regime']}#{o['fill']['seed']}"
+        return f"{o['dtype']}{o['shape']} {filling(o)}"
+
+    def filling(o: Json) -> str:
+        layout = "" if o["layout"] == "contiguous" else f"{o['layout']} "
+        return f"{layout}{o['fill']['regime']}"
 
     target = "the input itself" if case["same"] else operand(case["target"])
     text = f"reduction={case['reduction']!r}, input {operand(case['input'])}, target {target}"
     if case["mode"] != "grad":
         text += f", mode {case['mode']}"
     elif any(case["needs"]):
-        g = case["grad_output"]
-        text += f", grad_output {g['layout']} {g['fill']['regime']}#{g['fill']['seed']}"
+        text += f", grad_output {filling(case['grad_output'])}"
     return text
 
 
@@ -287,14 +303,11 @@ def _others(rows: list[Json]) -> Iterator[RenderableType]:
         yield Text.assemble((f"{title}: ", "bold"), _cells(which))
 
 
-def _waived(row: Json) -> RenderableType:
+def _waived(row: Json) -> Text:
     waiver = row["waiver"]
     link = f", {waiver['link']}" if waiver["link"] else ""
     reason = f"{row['id']} {row['dtype']} until {waiver['expires']}: {waiver['reason']}{link}"
-    return Group(
-        Padding(Text(_clean(reason)), (0, 0, 0, 2)),
-        Padding(Text(_clean(row["counterexample"]["message"])), (0, 0, 0, 4)),
-    )
+    return Text(f"  {_clean(reason)}\n    {_clean(row['counterexample']['message'])}")
 
 
 def _cells(rows: list[Json]) -> str:
@@ -327,8 +340,3 @@ def conclusion(verdict: Json) -> str:
     if not verdict["complete"]:
         return f"{target} INCOMPLETE: a required cell has no evidence ({ran}{note})"
     return f"{target} CONFORMS{only} ({ran}{note})"
-
-
-def _conclusion(verdict: Json) -> Text:
-    style = "green" if verdict["conforms"] else "red" if broken_rows(verdict) else "yellow"
-    return Text(conclusion(verdict), f"bold {style}", no_wrap=False)

@@ -6,6 +6,7 @@ Colour, and progress that moves, only on a terminal; NO_COLOR, FORCE_COLOR and T
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from conformance.progress import Progress
-from conformance.report import WIDTH, report
+from conformance.report import WIDTH, render, report
 
 EVERY = 60.0  # seconds between two lines of progress where there is no terminal
 
@@ -23,8 +24,20 @@ EVERY = 60.0  # seconds between two lines of progress where there is no terminal
 def show(verdict: dict[str, Any], sentences: dict[str, str], folder: Path | None = None) -> None:
     """Print the report of a verdict. ``folder``: where it is written as well."""
     width = None if sys.stdout.isatty() else WIDTH
-    console = Console(file=sys.stdout, width=width, highlight=False)
-    console.print(report(verdict, sentences, folder, console.width))
+    console = Console(file=sys.stdout, width=width)
+    styled = console.is_terminal
+    text = in_style(verdict, sentences, folder, console.width) if styled else None
+    print(text or render(verdict, sentences, folder), flush=True)
+
+
+def in_style(
+    verdict: dict[str, Any], sentences: dict[str, str], folder: Path | None, width: int
+) -> str:
+    """The report as a terminal shows it, with the colours that this one has."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False)
+    with console.capture() as captured:
+        console.print(report(verdict, sentences, folder, width))
+    return captured.get()
 
 
 @contextlib.contextmanager
@@ -62,12 +75,13 @@ def _live(console: Console, progress: Callable[[], Progress]) -> Any:
         now = progress()
         grid = Table.grid(padding=(0, 1), expand=True)
         row: list[Any] = [Text(now.target or "starting", "bold", no_wrap=True, overflow="ellipsis")]
-        grid.add_column(max_width=24)
+        grid.add_column(max_width=min(24, console.width // 3))
         if now.target:
-            grid.add_column(width=16 if console.width >= 100 else 8)
-            row.append(ProgressBar(total=1.0, completed=now.share))
+            if console.width >= 60:
+                grid.add_column(width=console.width // 8)
+                row.append(ProgressBar(total=1.0, completed=now.share))
             grid.add_column(no_wrap=True)
-            row.append(now.counted())
+            row.append(f"{now.cases:,} cases, {now.rest()}")
         grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         row.append(Text("; ".join(now.found()), "red"))
         grid.add_row(*row)
