@@ -328,7 +328,8 @@ def _replay(options: argparse.Namespace) -> int:
         if row.get("counterexample", {}).get("case")
     ]
     if not cases:
-        return _complain(f"{options.file}: no counterexample to replay", INCOMPLETE)
+        why = "no counterexample to replay" if data["clauses"] else "the run did not end"
+        return _complain(f"{options.file}: {why}", INCOMPLETE)
     still = 0
     for (clause, dtype, _), messages in zip(
         cases, Run(setting, 1, options.timeout).replay([c for *_, c in cases]), strict=True

@@ -83,7 +83,7 @@ class Worker:
                 f"the target's process {died.how} while it was imported", 2
             ) from None
         finally:
-            os.unlink(name)  # both have it in memory: nothing stays behind, whoever is killed
+            Path(name).unlink(missing_ok=True)  # the worker does it, unless it ends too soon
         if "error" in self.hello:
             self.close()
             raise WorkerRefused(self.hello["error"], self.hello["status"])

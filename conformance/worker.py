@@ -34,6 +34,8 @@ def main() -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a target that reads finds nothing
     _end_with_parent()
     options = json.loads(sys.argv[1])
+    box = BlackBox(Path(options["box"]))
+    os.unlink(options["box"])  # both have it in memory: nothing stays behind, whoever is killed
 
     def reply(answer: dict[str, Any]) -> None:
         replies.write(json.dumps(answer) + "\n")
@@ -46,7 +48,7 @@ def main() -> int:
         if path.endswith(".py"):  # for imports inside functions
             sys.path.append(str(Path(path).resolve().parent))
         make_ready(target, options["device"])
-        desk = Desk(target, options)
+        desk = Desk(target, options, box)
     except (TargetError, UsageError, DeviceUnavailable) as error:
         reply({"error": str(error), "status": error.status})
         return error.status
@@ -79,12 +81,11 @@ def _end_with_parent() -> None:
 class Desk:
     """What a worker can be asked to do; each method takes and returns JSON objects."""
 
-    def __init__(self, target: Target, options: dict[str, Any]) -> None:
+    def __init__(self, target: Target, options: dict[str, Any], box: BlackBox) -> None:
         from conformance.shards import Session
 
         self.target, self.options = target, options
         self.profile = check_profile(options["profile"])
-        box = BlackBox(Path(options["box"])) if options.get("box") else None
         self.session = Session(target, options["device"], options["seed"], options["clause"], box)
 
     def shards(self) -> list[list[Any]]:
