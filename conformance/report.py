@@ -196,12 +196,13 @@ def _block(
         ("likely", found.get("cause", {}).get("text", ""), 3),
     ]
     head = Text.assemble((clause, _STYLES[first["level"]]), f"  {_statuses(group)}")
-    lines = _fold(head, width, 2) + _fold(Text(sentences.get(clause, ""), "italic"), width, 2)
+    sentence = Text(_clean(sentences.get(clause, "")), "italic")
+    lines = _fold(head, width, 2) + (_fold(sentence, width, 2) if sentence else [])
     for label, text, most in fields:
         lines += _field(label, Text(_clean(text)), width, most) if text else []
     script = found["script"].strip("\n").split("\n") if found["script"] else []
     if script and fits(script, width - 4, SCREEN - 2 - len(lines)):
-        lines += [Text("script", "bold"), *(Text(f"    {line}") for line in script)]
+        lines += [Text("  script", "bold"), *(Text(f"    {line}") for line in script)]
     elif script:
         lines += _field("script", Text(_where(clause, folder)), width, 3)
     return lines
