@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import io
 import os
 import secrets
 import signal
@@ -20,7 +21,6 @@ from conformance.gate import compare, parse_policy, rule, uncovered
 from conformance.options import UsageError, check_profile
 from conformance.plans import PROFILES
 from conformance.supervisor import Died, Run, WorkerRefused
-from conformance.terminal import show, watching
 from conformance.verdict import (
     DamagedVerdict,
     broken_rows,
@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status (see the README)."""
     options = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up, as for an interrupt
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # one that has no σ
     try:
         return int(options.command(options))
     except (UsageError, DamagedVerdict, ConfigurationError) as error:
@@ -215,6 +218,8 @@ def _registered() -> list[str]:
 def _check_one(
     setting: dict[str, Any], waivers: Sequence[Waiver], options: argparse.Namespace
 ) -> int:
+    from conformance.terminal import show, watching
+
     run = Run(setting, options.jobs, options.timeout, waivers=waivers)
 
     def started(name: str, source: str) -> None:
@@ -225,11 +230,13 @@ def _check_one(
     for line in run.gave_up:
         print(f"loss-conformance: {setting['target']}: {line}", file=sys.stderr)
     folder = options.report / verdict["target"] if options.report else None
-    show(verdict, {c.id: c.sentence for c in CLAUSES}, folder)
-    if folder:
-        _write(folder, verdict)
-        with _writing(folder):
-            export(folder, verdict)
+    try:
+        show(verdict, {c.id: c.sentence for c in CLAUSES}, folder)
+    finally:  # though nobody may read on
+        if folder:
+            _write(folder, verdict)
+            with _writing(folder):
+                export(folder, verdict)
     announce(verdict, os.environ)
     if verdict["conforms"]:
         return OK

@@ -165,7 +165,7 @@ def _broken(
             lines = _block(clause, group, sentences, folder, width - 2)
             yield Group(*(Text.assemble("  ", line) for line in lines))
         if groups[whole:]:
-            where = "in verdict.json" if folder else "with --report DIR"
+            where = f"in {folder / 'verdict.json'}" if folder else "with --report DIR"
             yield Group(
                 Text(f"The other {len(groups) - whole}, in full {where}:", style),
                 *(_line(clause, group, width) for clause, group in groups[whole:]),
