@@ -271,9 +271,9 @@ def test_clauses_may_be_selected_in_several_ways(tmp_path: Path) -> None:
 
 
 def test_output_that_nobody_reads_to_the_end(tmp_path: Path) -> None:
-    arguments = "check builtin --profile quick --jobs 1 --clause layout.* --report out".split()
+    options = ("--profile", "quick", "--jobs", "1", "--clause", "layout.*", "--report", "out")
     process = subprocess.Popen(
-        [sys.executable, "-m", "conformance", *arguments],
+        [sys.executable, "-m", "conformance", "check", "builtin", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""Killing a run in the middle: what it leaves says that it is incomplete; the next one starts clean."""
+"""What a run that is killed leaves says that it is incomplete; the next one starts clean."""
 
 from __future__ import annotations
 
