@@ -29,7 +29,7 @@ def waits(x, y, reduction="mean"):
         {wait}
     return F.mse_loss(x, y, reduction=reduction)
 
-loss = Target("loss", waits, claims=frozenset(), dtypes=("float32", "float16"))
+loss = Target("loss", waits, claims=frozenset({{"target_gradient"}}), dtypes=("float32", "float16"))
 """
 WAITS = {"sleeping": "time.sleep(1000)", "holding the lock": "ctypes.PyDLL(None).pause()"}
 QUICK = ("--profile", "quick", "--clause", "value.mean,value.sum,value.size")
