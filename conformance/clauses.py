@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 from dataclasses import dataclass
 
@@ -408,3 +409,8 @@ CLAUSES: tuple[Clause, ...] = (
 )
 
 BY_ID = {clause.id: clause for clause in CLAUSES}
+
+
+def selects(globs: str, clause: str) -> bool:
+    """Whether one of ``globs``, with commas between them, matches this id."""
+    return any(fnmatch.fnmatchcase(clause, glob) for glob in globs.split(","))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import fnmatch
+import io
 import os
 import secrets
 import signal
@@ -14,20 +14,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from conformance.clauses import BY_ID, CLAUSES
+from conformance.clauses import BY_ID, CLAUSES, selects
 from conformance.configuration import ConfigurationError, find, parse_text, read
-from conformance.exports import announce, export
+from conformance.exports import announce, export, withdraw
 from conformance.gate import compare, parse_policy, rule, uncovered
 from conformance.options import UsageError, check_profile
 from conformance.plans import PROFILES
-from conformance.report import render
 from conformance.supervisor import Died, Run, WorkerRefused
 from conformance.verdict import (
     DamagedVerdict,
     broken_rows,
-    digest,
     read_verdict,
     suite_version,
+    unfinished,
     write_verdict,
 )
 from conformance.waivers import (
@@ -49,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status (see the README)."""
     options = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up, as for an interrupt
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # one that has no σ
     try:
         return int(options.command(options))
     except (UsageError, DamagedVerdict, ConfigurationError) as error:
@@ -90,7 +92,12 @@ def _parser() -> argparse.ArgumentParser:
     _run_options(check)
     check.add_argument("--profile", default="default", help=f"one of {', '.join(PROFILES)}")
     check.add_argument("--seed", default="0", metavar="N|random", help="0 unless told")
-    check.add_argument("--clause", default="*", metavar="GLOB", help="only these clauses")
+    check.add_argument(
+        "--clause",
+        action="append",
+        metavar="GLOB",
+        help="only these clauses; may be given again, or several with commas between them",
+    )
     check.add_argument("--jobs", type=_positive, default=min(os.cpu_count() or 1, 8), metavar="N")
     check.add_argument("--report", type=Path, metavar="DIR", help="write DIR/TARGET/verdict.json")
     check.add_argument(
@@ -174,7 +181,8 @@ def _seconds(text: str) -> float:
 
 def _check(options: argparse.Namespace) -> int:
     profile, seed = check_profile(options.profile).name, _seed(options.seed)
-    _check_glob(options.clause)
+    clauses = ",".join(options.clause or ["*"])
+    _check_globs(clauses)
     waivers = parse(read(options.waivers) if options.waivers else find())
     check_targets(waivers, options.targets, _registered)
     statuses = []
@@ -185,7 +193,7 @@ def _check(options: argparse.Namespace) -> int:
             "device": options.device or "cpu",
             "profile": profile,
             "seed": seed,
-            "clause": options.clause,
+            "clause": clauses,
         }
         try:
             statuses.append(_check_one(setting, waivers, options))
@@ -210,31 +218,42 @@ def _registered() -> list[str]:
 def _check_one(
     setting: dict[str, Any], waivers: Sequence[Waiver], options: argparse.Namespace
 ) -> int:
+    from conformance.terminal import show, watching
+
     run = Run(setting, options.jobs, options.timeout, waivers=waivers)
-    verdict = run.verdict(started=lambda name: _write_started(options.report, name, setting))
+
+    def started(name: str, source: str) -> None:
+        _write_started(options.report, name, source, setting)
+
+    with watching(run.progress):
+        verdict = run.verdict(started)
     for line in run.gave_up:
         print(f"loss-conformance: {setting['target']}: {line}", file=sys.stderr)
-    print(render(verdict, {c.id: c.sentence for c in CLAUSES}), flush=True)
-    if options.report:
-        _write(options.report, verdict["target"], verdict)
-        folder = options.report / verdict["target"]
-        with _writing(folder):
-            export(folder, verdict)
+    folder = options.report / verdict["target"] if options.report else None
+    try:
+        show(verdict, {c.id: c.sentence for c in CLAUSES}, folder)
+    finally:  # though nobody may read on
+        if folder:
+            _write(folder, verdict)
+            with _writing(folder):
+                export(folder, verdict)
     announce(verdict, os.environ)
     if verdict["conforms"]:
         return OK
     return BROKEN if broken_rows(verdict) else INCOMPLETE
 
 
-def _write_started(folder: Path | None, name: str, setting: dict[str, Any]) -> None:
-    """A verdict that says it is incomplete, until the run has ended."""
-    if folder:
-        body = setting | {"target": name, "conforms": False, "complete": False, "clauses": []}
-        _write(folder, name, body | {"digest": digest(body)})
+def _write_started(reports: Path | None, name: str, source: str, setting: dict[str, Any]) -> None:
+    """A verdict that says it is incomplete, until the run has ended; nothing of an earlier run."""
+    if reports:
+        rest = (setting["device"], setting["profile"], setting["seed"], setting["clause"])
+        _write(reports / name, unfinished(name, source, *rest).to_json())
+        with _writing(reports / name):
+            withdraw(reports / name)
 
 
-def _write(folder: Path, name: str, verdict: dict[str, Any]) -> None:
-    path = folder / name / "verdict.json"
+def _write(folder: Path, verdict: dict[str, Any]) -> None:
+    path = folder / "verdict.json"
     with _writing(path):
         write_verdict(path, verdict)
 
@@ -256,11 +275,12 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _check_glob(glob: str) -> None:
-    if not any(fnmatch.fnmatchcase(clause, glob) for clause in BY_ID):
-        raise UsageError(
-            f"no clause matches {glob!r}{near(glob, BY_ID)}: see loss-conformance clauses"
-        )
+def _check_globs(globs: str) -> None:
+    for glob in globs.split(","):
+        if not any(selects(glob, clause) for clause in BY_ID):
+            raise UsageError(
+                f"no clause matches {glob!r}{near(glob, BY_ID)}: see loss-conformance clauses"
+            )
 
 
 def _smoke(options: argparse.Namespace) -> int:
@@ -315,7 +335,8 @@ def _replay(options: argparse.Namespace) -> int:
         if row.get("counterexample", {}).get("case")
     ]
     if not cases:
-        return _complain(f"{options.file}: no counterexample to replay", INCOMPLETE)
+        why = "no counterexample to replay" if data["clauses"] else "the run did not end"
+        return _complain(f"{options.file}: {why}", INCOMPLETE)
     still = 0
     for (clause, dtype, _), messages in zip(
         cases, Run(setting, 1, options.timeout).replay([c for *_, c in cases]), strict=True

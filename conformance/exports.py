@@ -23,6 +23,14 @@ def export(folder: Path, verdict: Json) -> None:
     (folder / "badge.json").write_text(json.dumps(badge(verdict)) + "\n", encoding="utf-8")
 
 
+def withdraw(folder: Path) -> None:
+    """Remove what an earlier run wrote beside its verdict. Raises OSError."""
+    for name in ("junit.xml", "summary.md", "badge.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for script in folder.glob("repro/*.py"):
+        script.unlink()
+
+
 def junit(verdict: Json) -> str:
     """A test suite with a test case for each clause and dtype.
 

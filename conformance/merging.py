@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 
 from conformance.attribution import Finding
 from conformance.case import FLOAT_DTYPES
-from conformance.clauses import CLAUSES, Clause
+from conformance.clauses import CLAUSES, Clause, selects
 from conformance.measures import accuracy_rows, coverage_rows
 from conformance.scripts import script
 from conformance.shards import Row, Session, ShardResult, minimised
@@ -44,7 +43,7 @@ def to_minimise(total: ShardResult, selected: str = "*") -> list[Finding]:
     """One finding of each clause, the simplest: the others keep the cases they have."""
     chosen: dict[str, Finding] = {}
     for finding in total.findings.values():
-        if finding.case is not None and fnmatch.fnmatchcase(finding.clause, selected):
+        if finding.case is not None and selects(selected, finding.clause):
             chosen.setdefault(finding.clause, finding)
     return [chosen[clause] for clause in sorted(chosen)]
 
@@ -76,7 +75,7 @@ def conclude(
     rows = [
         _row(target, clause, dtype, profile, total, show)
         for clause in CLAUSES
-        if fnmatch.fnmatchcase(clause.id, selected) and clause.is_about(device)
+        if selects(selected, clause.id) and clause.is_about(device)
         for dtype in FLOAT_DTYPES
         if dtype in clause.dtypes_for(target) or (clause.id, dtype) in total.findings
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -77,6 +78,13 @@ class Collector:
         """Of pytest-xdist: a worker is about to be started."""
         node.workerinput[BOXES] = self.boxes.name
 
+    @pytest.hookimpl(trylast=True)  # pytest-xdist's workers have been started then
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        if not self.config.getoption("collectonly"):
+            from conformance.verdicts import begin_session
+
+            begin_session(self.config)
+
     def lost(self) -> dict[str, list[tuple[str, str]]]:
         """For each target, the calls that ended their worker, and how."""
         found: dict[str, list[tuple[str, str]]] = {}
@@ -112,8 +120,12 @@ class Collector:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         from conformance.clauses import CLAUSES
         from conformance.report import render
+        from conformance.terminal import in_style
 
         sentences = {c.id: c.sentence for c in CLAUSES}
+        columns = shutil.get_terminal_size().columns
         for verdict in self.verdicts:
             terminalreporter.section(f"conformance of {verdict['target']}")
-            terminalreporter.write_line(render(verdict, sentences))
+            styled = terminalreporter.hasmarkup
+            text = in_style(verdict, sentences, None, columns) if styled else None
+            terminalreporter.write_line(text or render(verdict, sentences))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import functools
 import hashlib
 import json
@@ -19,7 +18,7 @@ import torch
 from conformance.attribution import Finding, attribute
 from conformance.case import Case, cost
 from conformance.checks import ASPECTS, Deviation, Judgement, Where, judge_observation
-from conformance.clauses import CLAUSES
+from conformance.clauses import CLAUSES, selects
 from conformance.devices import DeviceLost, check_alive
 from conformance.experiments import EXPERIMENTS, Bench, Unavailable, run_experiment
 from conformance.features import clause_of, clauses_of, features
@@ -129,7 +128,7 @@ def _order(finding: Finding) -> tuple[Any, ...]:
 class Session:
     """Everything that running a case takes.
 
-    ``selected``: a glob of clause ids; other clauses are not looked at. ``box``: where each call is
+    ``selected``: globs of clause ids; other clauses are not looked at. ``box``: where each call is
     written down. ``skip``: the keys of calls to leave out.
     """
 
@@ -167,7 +166,7 @@ class Session:
                 self.box.leave()
 
     def wants(self, clause: str) -> bool:
-        return fnmatch.fnmatchcase(clause, self.selected)
+        return selects(self.selected, clause)
 
 
 def replayed(session: Session, case: Case) -> list[str]:

@@ -8,7 +8,6 @@ without it.
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import json
 import os
 import queue
@@ -26,9 +25,11 @@ from typing import Any
 
 from conformance import memory
 from conformance.box import BlackBox
-from conformance.clauses import BY_ID
+from conformance.clauses import BY_ID, selects
 from conformance.devices import own_gpu
 from conformance.neighbours import HOME
+from conformance.progress import Progress, share
+from conformance.verdict import BROKEN_STATUSES
 from conformance.waivers import Rechecked, Waiver
 
 LOST_PER_SHARD = 3  # calls that may crash before the rest of a shard is given up
@@ -58,8 +59,8 @@ class Died(Exception):
 class Worker:
     """One worker process, in one of the run's places. ``limit``: seconds for each call."""
 
-    def __init__(self, options: dict[str, Any], folder: Path, limit: float, place: int) -> None:
-        handle, name = tempfile.mkstemp(dir=folder, suffix=".box")
+    def __init__(self, options: dict[str, Any], limit: float, place: int) -> None:
+        handle, name = tempfile.mkstemp(prefix="loss-conformance-", suffix=".box")
         os.close(handle)
         os.unlink(name)
         self.box, self.limit, self.place = BlackBox(Path(name)), limit, place
@@ -81,6 +82,8 @@ class Worker:
             raise WorkerRefused(
                 f"the target's process {died.how} while it was imported", 2
             ) from None
+        finally:
+            Path(name).unlink(missing_ok=True)  # the worker does it, unless it ends too soon
         if "error" in self.hello:
             self.close()
             raise WorkerRefused(self.hello["error"], self.hello["status"])
@@ -166,6 +169,32 @@ class Run:
     gave_up: list[str] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
     waivers: Sequence[Waiver] = ()
+    name: str = ""
+    planned: list[list[Any]] = field(default_factory=list)
+    done: list[list[Any]] = field(default_factory=list)
+    began: float = 0.0
+    shrinking: int = 0
+
+    def progress(self) -> Progress:
+        """How far it is; at any moment, from any thread."""
+        failing = {
+            row["clause"]: None
+            for result in list(self.results)
+            for row in result["findings"]
+            if row["status"] in BROKEN_STATUSES
+            and BY_ID[row["clause"]].level == "must"
+            and selects(self.options["clause"], row["clause"])
+            and not any(w.covers(row["clause"], row["dtype"]) for w in self.waivers)
+        }
+        return Progress(
+            target=self.name,
+            share=share([phase for phase, _ in self.done], [phase for phase, _ in self.planned]),
+            seconds=time.monotonic() - self.began,
+            cases=sum(result["cases"] for result in list(self.results)),
+            failing=tuple(failing),
+            lost=len(self.lost),
+            shrinking=self.shrinking,
+        )
 
     def replay(self, cases: list[dict[str, Any]]) -> list[list[str]]:
         """What deviates in each case now. Raises WorkerRefused."""
@@ -189,19 +218,23 @@ class Run:
                 return [f"{died.call or 'the target'}: the call {died.how}"]
             return found
 
-    def verdict(self, started: Callable[[str], None]) -> dict[str, Any]:
+    def verdict(self, started: Callable[[str, str], None]) -> dict[str, Any]:
         """Run everything; the verdict as JSON. Raises WorkerRefused.
 
-        ``started`` is called with the target's name before its first case.
+        ``started`` is called with the target's name and source before its first case.
         """
         start = time.monotonic()
         with self._workplace():
             first = self._start()
             name, source = first.hello["ready"], first.hello["source"]
-            started(name)
-            own = [w for w in self.waivers if w.concerns(name, source, self.options["device"])]
+            started(name, source)
+            self.waivers = [
+                w for w in self.waivers if w.concerns(name, source, self.options["device"])
+            ]
+            self.name, self.planned = name, first.hello["shards"]
+            self.began = time.monotonic()
             tasks: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
-            for shard in first.hello["shards"]:
+            for shard in self.planned:
                 tasks.put(shard)
             others = [
                 threading.Thread(target=self._help, args=(tasks, place), daemon=True)
@@ -212,21 +245,19 @@ class Run:
             last = self._serve(first, tasks)
             for thread in others:
                 thread.join()
-            return self._conclude(last, own, start)
+            return self._conclude(last, start)
 
     @contextlib.contextmanager
     def _workplace(self) -> Iterator[None]:
-        """A folder for the boxes; in the end, whatever happened, no worker is left."""
-        with tempfile.TemporaryDirectory(prefix="loss-conformance-") as name:
-            self.folder = Path(name)
-            try:
-                yield
-            finally:
-                for worker in self.workers:
-                    worker.close()
+        """In the end, whatever happened, no worker is left."""
+        try:
+            yield
+        finally:
+            for worker in self.workers:
+                worker.close()
 
     def _start(self, place: int = 0) -> Worker:
-        worker = Worker(self.options, self.folder, self.limit, place)
+        worker = Worker(self.options, self.limit, place)
         self.workers.append(worker)
         return worker
 
@@ -246,8 +277,9 @@ class Run:
                 return worker
             if self._lost_enough():
                 self.gave_up.append(f"{shard[0]}-{shard[1]}: too many calls were lost before it")
-                continue
-            worker = self._run_shard(worker, shard)
+            else:
+                worker = self._run_shard(worker, shard)
+            self.done.append(shard)
 
     def _lost_enough(self) -> bool:
         timeouts = sum(status == "timeout" for _, status, _ in self.lost)
@@ -274,11 +306,13 @@ class Run:
                     )
                     return worker
 
-    def _conclude(self, worker: Worker, waivers: list[Waiver], start: float) -> dict[str, Any]:
+    def _conclude(self, worker: Worker, start: float) -> dict[str, Any]:
         """Merge all results, make counterexamples smaller, recheck waivers, get the verdict."""
         task: dict[str, Any] = {"results": self.results, "lost": self.lost}
         smaller = []
-        for finding in worker.ask(task | {"do": "merge"})["findings"]:
+        findings = worker.ask(task | {"do": "merge"})["findings"]
+        for k, finding in enumerate(findings):
+            self.shrinking = len(findings) - k
             try:
                 smaller.append(worker.ask({"do": "minimise", "finding": finding}))
             except Died as died:
@@ -286,8 +320,8 @@ class Run:
                 if died.call:
                     self.lost.append((died.call, died.status, died.how))
         rechecked = []
-        for waiver in waivers:
-            if fnmatch.fnmatchcase(waiver.clause, self.options["clause"]):
+        for waiver in self.waivers:
+            if selects(self.options["clause"], waiver.clause):
                 try:
                     rechecked.append(worker.ask({"do": "recheck", "waiver": waiver.to_json()}))
                 except Died as died:

@@ -164,12 +164,45 @@ class Verdict:
         return body | {"digest": digest(body)}
 
 
+def unfinished(
+    target: str, source: str, device: str, profile: str, seed: int, selected: str = "*"
+) -> Verdict:
+    """The verdict of a run that has not ended: incomplete, without a row."""
+    return Verdict(
+        target=target,
+        device=device,
+        profile=profile,
+        seed=seed,
+        clauses=(),
+        examples=0,
+        duration_s=0.0,
+        source=source,
+        selected=selected,
+        ended=False,
+        created=now(),
+    )
+
+
 def write_verdict(path: Path, verdict: dict[str, Any]) -> None:
     """Replace ``path`` atomically by a verdict's JSON. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for part in path.parent.glob(f"{path.stem}.[0-9]*"):
+        if not _runs(part.suffix[1:]):  # its process was killed while it wrote
+            part.unlink(missing_ok=True)
     fresh = path.with_suffix(f".{os.getpid()}")
     fresh.write_text(json.dumps(verdict, indent=1) + "\n", encoding="utf-8")
     fresh.replace(path)
+
+
+def _runs(process: str) -> bool:
+    """Whether there is a process of this number."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def digest(body: dict[str, Any]) -> str:

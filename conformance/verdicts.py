@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from conformance.configuration import ConfigurationError, find
+from conformance.exports import export, withdraw
 from conformance.merging import conclude, merged, minimise_all
 from conformance.options import check_profile
 from conformance.plans import plan
 from conformance.recheck import recheck_all
 from conformance.shards import Session, ShardResult, lost_call
-from conformance.verdict import write_verdict
+from conformance.verdict import unfinished, write_verdict
 from conformance.waivers import Waiver, parse
-from targets import TargetError, resolve
+from targets import Target, TargetError, resolve
 
 
 def waivers_of(config: pytest.Config) -> tuple[Waiver, ...]:
@@ -24,6 +25,33 @@ def waivers_of(config: pytest.Config) -> tuple[Waiver, ...]:
         return parse(find(config.rootpath))
     except ConfigurationError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def begin_session(config: pytest.Config) -> None:
+    """Write a verdict for each target that says it is incomplete, until the session has ended.
+
+    Raises pytest.UsageError where it cannot be written.
+    """
+    if not config.getoption("--conformance-report"):
+        return
+    profile = config.getoption("--conformance-profile")
+    device, seed = config.getoption("--conformance-device"), config.getoption("--conformance-seed")
+    for spec in config.getoption("--target"):
+        try:
+            target = resolve(spec)
+        except TargetError:
+            continue  # said at collection
+        path = _path(config, target)
+        body = unfinished(target.name, target.source, device, profile, seed).to_json()
+        try:
+            write_verdict(path, body)
+            withdraw(path.parent)
+        except OSError as error:
+            raise pytest.UsageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _path(config: pytest.Config, target: Target) -> Path:
+    return Path(config.getoption("--conformance-report"), target.name, "verdict.json")
 
 
 def conclude_session(
@@ -62,7 +90,8 @@ def conclude_session(
             ended={r.shard for r in found} == {s.name for s in plan(target, profile)},
         )
         if config.getoption("--conformance-report"):
-            folder = Path(config.getoption("--conformance-report"))
-            write_verdict(folder / target.name / "verdict.json", verdict.to_json())
+            path = _path(config, target)
+            write_verdict(path, verdict.to_json())
+            export(path.parent, verdict.to_json())
         verdicts.append(verdict.to_json())
     return verdicts

@@ -6,6 +6,8 @@ target prints goes to standard error. It may die at any call: the supervisor rea
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -20,6 +22,8 @@ from conformance.memory import offer_to_the_system
 from conformance.options import DeviceUnavailable, UsageError, check_profile, make_ready
 from targets import Target, TargetError, resolve
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 
 def main() -> int:
     offer_to_the_system()
@@ -28,8 +32,10 @@ def main() -> int:
     tasks = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a target that reads finds nothing
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    _end_with_parent()
     options = json.loads(sys.argv[1])
+    box = BlackBox(Path(options["box"]))
+    os.unlink(options["box"])  # both have it in memory: nothing stays behind, whoever is killed
 
     def reply(answer: dict[str, Any]) -> None:
         replies.write(json.dumps(answer) + "\n")
@@ -42,7 +48,7 @@ def main() -> int:
         if path.endswith(".py"):  # for imports inside functions
             sys.path.append(str(Path(path).resolve().parent))
         make_ready(target, options["device"])
-        desk = Desk(target, options)
+        desk = Desk(target, options, box)
     except (TargetError, UsageError, DeviceUnavailable) as error:
         reply({"error": str(error), "status": error.status})
         return error.status
@@ -53,22 +59,33 @@ def main() -> int:
     return 0
 
 
-def _end_with_parent(parent: int) -> None:
-    """Where the supervisor has been killed, nobody is left to limit a call's time."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+def _end_with_parent() -> None:
+    """Where the supervisor has been killed, nobody is left to limit a call's time.
+
+    Linux ends this process whatever it is doing; a thread could not while a call holds the
+    interpreter's lock.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Desk:
     """What a worker can be asked to do; each method takes and returns JSON objects."""
 
-    def __init__(self, target: Target, options: dict[str, Any]) -> None:
+    def __init__(self, target: Target, options: dict[str, Any], box: BlackBox) -> None:
         from conformance.shards import Session
 
         self.target, self.options = target, options
         self.profile = check_profile(options["profile"])
-        box = BlackBox(Path(options["box"])) if options.get("box") else None
         self.session = Session(target, options["device"], options["seed"], options["clause"], box)
 
     def shards(self) -> list[list[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -252,6 +253,45 @@ def test_selected_clauses_alone_are_looked_at(tmp_path: Path) -> None:
     seen = {row["id"] for row in verdict["clauses"]}
     assert seen == {"layout.value", "layout.gradient", "layout.negative"}
     assert verdict["complete"]
+
+
+def test_clauses_may_be_selected_in_several_ways(tmp_path: Path) -> None:
+    options = ("--clause", "layout.value", "--clause", "errors.*,value.mean")
+    check("builtin", *options, "--report", str(tmp_path))
+    verdict = json.loads((tmp_path / "builtin" / "verdict.json").read_text())
+    assert verdict["selected"] == "layout.value,errors.*,value.mean"
+    seen = {row["id"] for row in verdict["clauses"]}
+    assert {"layout.value", "value.mean"} < seen
+    assert {clause for clause in seen if not clause.startswith("errors.")} == {
+        "layout.value",
+        "value.mean",
+    }
+    wrong = check("builtin", "--clause", "layout.*,value.maen")
+    assert (wrong.returncode, "did you mean 'value.mean'" in wrong.stderr) == (2, True)
+
+
+def test_output_that_nobody_reads_to_the_end(tmp_path: Path) -> None:
+    options = ("--profile", "quick", "--jobs", "1", "--clause", "layout.*", "--report", "out")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "conformance", "check", "builtin", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.wait()
+    assert json.loads((tmp_path / "out" / "builtin" / "verdict.json").read_text())["complete"]
+
+
+def test_output_that_cannot_hold_every_character() -> None:
+    command = [sys.executable, "-m", "conformance", "clauses"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "(x - y)\\xb2" in done.stdout
 
 
 def test_lists() -> None:
