@@ -162,7 +162,11 @@ CLAUSES: tuple[Clause, ...] = (
         profile="release",
         first_of=NARROW,
     ),
-    _clause("gradient.same_tensor", "The same tensor as both operands has a gradient of 0."),
+    _clause(
+        "gradient.same_tensor",
+        "The same tensor as both operands has a gradient of 0.",
+        "target_gradient",
+    ),
     _clause("gradient.nonfinite", "NaN and infinities follow IEEE 754 through the gradient."),
     _clause("gradient.subnormal", "Subnormal gradients are not flushed to zero."),
     _clause(

@@ -259,13 +259,19 @@ def clause_of(aspect: str, case: Case, feature: Feature | None) -> str:
 
 
 def clauses_of(case: Case, aspects: Container[str]) -> tuple[str, ...]:
-    """The ids of all clauses that a case is evidence for, once these ``aspects`` were right."""
-    present = features(case)
+    """The ids of all clauses that a case is evidence for, once these ``aspects`` were right.
+
+    A case that is special only in what needs a gradient is evidence for the plain clauses too: the
+    gradient that it has is the plain one, and all that a target without target's has.
+    """
+    present: tuple[Feature | None, ...] = features(case)
+    if all(f is not None and f.name == "partial" for f in present):
+        present = (*present, None)
     found: set[str] = set()
     if "value" in aspects:
-        found |= {clause_of("value", case, f) for f in present or (None,)}
+        found |= {clause_of("value", case, f) for f in present}
     for operand in case.differentiated:
         aspect = f"gradient.{operand}"
         if aspect in aspects:
-            found |= {clause_of(aspect, case, f) for f in present or (None,)}
+            found |= {clause_of(aspect, case, f) for f in present}
     return tuple(sorted(found))
