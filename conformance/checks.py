@@ -7,6 +7,7 @@ either a clause id (it always falls under that clause), or ``value``, ``gradient
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -225,7 +226,7 @@ def _permitted_text(permitted: PermittedSet, where: tuple[int, ...]) -> str:
 
 def number(v: float) -> str:
     """``0.3 (0x1.3333333333333p-2)``: the shortest decimal that is exact in float64, and hex."""
-    if np.isnan(v) or np.isinf(v):
+    if not math.isfinite(v):
         return str(float(v))
     digits, exponent = float.hex(v).split("p") if v else ("0x0.0", "+0")
     mantissa = digits.rstrip("0").rstrip(".") if "." in digits else digits

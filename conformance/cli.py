@@ -20,6 +20,7 @@ from conformance.exports import announce, export, withdraw
 from conformance.gate import compare, parse_policy, rule, uncovered
 from conformance.options import UsageError, check_profile
 from conformance.plans import PROFILES
+from conformance.repro import write_scripts
 from conformance.supervisor import Died, Run, WorkerRefused
 from conformance.verdict import (
     DamagedVerdict,
@@ -237,6 +238,7 @@ def _check_one(
             _write(folder, verdict)
             with _writing(folder):
                 export(folder, verdict)
+                write_scripts(folder / "repro", verdict)
     announce(verdict, os.environ)
     if verdict["conforms"]:
         return OK
@@ -320,7 +322,7 @@ def _clauses(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    """0: nothing deviates any more; 1: something does; 3: there was nothing to replay."""
+    """0: nothing deviates any more; 1: something does; 3: there was nothing that could be told."""
     data = read_verdict(options.file)
     setting = {
         "target": options.target or data.get("source") or data["target"],
@@ -329,21 +331,20 @@ def _replay(options: argparse.Namespace) -> int:
         "seed": data["seed"],
         "clause": "*",
     }
-    cases = [
-        (row["id"], row["dtype"], row["counterexample"]["case"])
-        for row in data["clauses"]
-        if row.get("counterexample", {}).get("case")
-    ]
-    if not cases:
+    rows = [row for row in data["clauses"] if "counterexample" in row]
+    if not rows:
         why = "no counterexample to replay" if data["clauses"] else "the run did not end"
         return _complain(f"{options.file}: {why}", INCOMPLETE)
-    still = 0
-    for (clause, dtype, _), messages in zip(
-        cases, Run(setting, 1, options.timeout).replay([c for *_, c in cases]), strict=True
-    ):
-        still += bool(messages)
-        print(f"{clause} {dtype}: {'; '.join(messages) if messages else 'as permitted now'}")
-    return BROKEN if still else OK
+    status = OK
+    for row, found in zip(rows, Run(setting, 1, options.timeout).replay(rows), strict=True):
+        text = "; ".join(found["messages"]) or "as permitted now"
+        if found["messages"]:
+            status = BROKEN
+        elif "unable" in found:
+            text = f"cannot be told: {found['unable']}"
+            status = status or INCOMPLETE
+        print(f"{row['id']} {row['dtype']}: {text}", flush=True)
+    return status
 
 
 def _waive(options: argparse.Namespace) -> int:

@@ -169,10 +169,20 @@ class Session:
         return selects(self.selected, clause)
 
 
-def replayed(session: Session, case: Case) -> list[str]:
-    """What deviates when ``case`` runs now, each as ``aspect: message``."""
+def replayed(session: Session, clause: str, dtype: str, case: Case | None) -> list[str]:
+    """What deviates when ``case``, or the experiment of ``clause``, runs now.
+
+    Raises Unavailable where an experiment cannot run here.
+    """
     with settled():
-        return [f"{d.aspect}: {d.message}" for d in session.run(case).deviations]
+        if case is not None:
+            return [f"{d.aspect}: {d.message}" for d in session.run(case).deviations]
+        if clause not in EXPERIMENTS:
+            raise Unavailable(f"there is no experiment on {clause}")
+        bench = Bench(session.target, dtype, session.device, session.seed)
+        with session.in_box(lambda: f"experiment {clause} {dtype}"):
+            messages, error = run_experiment(clause, bench)
+        return [*messages, *([f"raised {error}"] if error else [])]
 
 
 def lost_call(text: str, status: str, how: str) -> Finding:

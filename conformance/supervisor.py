@@ -196,18 +196,21 @@ class Run:
             shrinking=self.shrinking,
         )
 
-    def replay(self, cases: list[dict[str, Any]]) -> list[list[str]]:
-        """What deviates in each case now. Raises WorkerRefused."""
-        found: list[list[str]] = []
+    def replay(self, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """For each broken row of a verdict, ``messages``: what deviates now.
+
+        ``unable``: why it cannot be told. Raises WorkerRefused.
+        """
         with self._workplace():
             worker = self._start()
-            for case in cases:
+            for row in rows:
+                task = {"clause": row["id"], "dtype": row["dtype"]}
                 try:
-                    found.append(worker.ask({"do": "replay", "case": case})["messages"])
+                    case = row["counterexample"]["case"]
+                    yield worker.ask(task | {"do": "replay", "case": case})
                 except Died as died:
-                    found.append([f"the call {died.how}"])
+                    yield {"messages": [f"the call {died.how}"]}
                     worker = self._start(worker.place)
-        return found
 
     def smoke(self) -> list[str]:
         """What is wrong with the adapter. Raises WorkerRefused."""

@@ -232,7 +232,7 @@ def elements(operand: Operand) -> Floats:
     """
     fill, n = operand.fill, operand.size
     if operand.dtype in INTEGER_GUARD:
-        flat = _integer_elements(operand)
+        flat = _integers_of(operand.dtype, Bits(np.random.PCG64(fill.seed), n))
     else:
         fmt = FORMAT_OF[operand.dtype]
         if fill.regime == "table":
@@ -262,13 +262,12 @@ def _window(line: Floats, spot: Placement, shape: tuple[int, ...]) -> Floats:
     return np.ndarray(shape, np.float64, line, 8 * spot.offset, tuple(8 * s for s in spot.strides))
 
 
-def _integer_elements(operand: Operand) -> Floats:
+def _integers_of(dtype: str, bits: Bits) -> Floats:
     """Small, and now and then one that float16 rounds (and whose square overflows it)."""
-    bits = Bits(np.random.PCG64(operand.fill.seed), operand.size)
-    if operand.dtype == "bool":
+    if dtype == "bool":
         return bits.below(2).astype(np.float64)
     small = bits.below(9)
-    if operand.dtype == "uint8":  # what a signed byte cannot hold
+    if dtype == "uint8":  # what a signed byte cannot hold
         wide = 128 + bits.below(128)
     else:
         wide = np.where(bits.below(2) == 0, 1, -1) * (2049 + bits.below(2048))

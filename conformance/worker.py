@@ -149,11 +149,16 @@ class Desk:
         return recheck(self.session, Waiver.from_json(task["waiver"])).to_json()
 
     def do_replay(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Run one case again: what deviates now."""
+        """Run a case or an experiment again: what deviates now, or why it cannot run."""
         from conformance.case import Case
+        from conformance.experiments import Unavailable
         from conformance.shards import replayed
 
-        return {"messages": replayed(self.session, Case.from_json(task["case"]))}
+        case = Case.from_json(task["case"]) if task["case"] else None
+        try:
+            return {"messages": replayed(self.session, task["clause"], task["dtype"], case)}
+        except Unavailable as reason:
+            return {"messages": [], "unable": str(reason)}
 
     def _total(self, task: dict[str, Any]) -> Any:
         from conformance.merging import merged

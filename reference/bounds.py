@@ -8,6 +8,8 @@ Stability of Numerical Algorithms*, lemma 3.1), as long as nothing over- or unde
 
 from __future__ import annotations
 
+import numpy as np
+
 from reference.enclosure import PermittedSet, depth, gamma
 from reference.formats import Floats, Format
 
@@ -17,12 +19,20 @@ ROUNDINGS = 12
 
 
 def counted(fmt: Format, value: Floats, magnitude: Floats, terms: int = 1) -> PermittedSet:
-    """All within γ·``magnitude`` of ``value``.
+    """All within :func:`slack` of ``value``.
 
-    ``value``: the formula in float64, on operands that ``fmt`` holds. ``magnitude``: the same
-    formula on the absolute values of its factors. ``terms``: how many products are added to make
-    one element; a sum of halves is accumulated in binary32. Shapes: all the same.
+    ``value``: the formula in float64, on operands that ``fmt`` holds. Shapes: all the same.
     """
-    relative = gamma(ROUNDINGS, fmt.u) + gamma(depth(terms), fmt.accumulator.u)
-    slack = relative * magnitude
-    return PermittedSet(value - slack, value + slack, None)
+    wide = slack(fmt.u, fmt.accumulator.u, magnitude, terms)
+    return PermittedSet(value - wide, value + wide, None)
+
+
+def slack(u: float, u_sum: float, magnitude: Floats, terms: int = 1) -> Floats:
+    """How far a result may be off: γ·``magnitude``, of its shape.
+
+    ``magnitude``: the formula on the absolute values of its factors. ``terms``: how many products
+    are added to make one element. ``u``, ``u_sum``: the unit roundoffs of the format and of the
+    accumulator, which is binary32 for halves.
+    """
+    relative = gamma(ROUNDINGS, u) + gamma(depth(terms), u_sum)
+    return np.asarray(relative * magnitude)

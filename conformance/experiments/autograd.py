@@ -12,7 +12,15 @@ import numpy as np
 import torch
 import torch.autograd.forward_ad as fwad
 
-from conformance.experiments.bench import Bench, Messages, close, experiment, gradients
+from conformance.experiments.bench import (
+    Bench,
+    Messages,
+    close,
+    deviation,
+    eighths,
+    experiment,
+    gradients,
+)
 from reference import mse
 from reference.formats import Floats
 
@@ -220,7 +228,7 @@ def _shapes(bench: Bench) -> list[Shapes]:
 
 def _values(bench: Bench, shapes: Shapes) -> tuple[Floats, Floats]:
     """Operands with equal elements among them: there a second derivative is wrong most easily."""
-    x, y = bench.eighths(shapes[0], 1), bench.eighths(shapes[1], 2)
+    x, y = eighths(bench, shapes[0], 1), eighths(bench, shapes[1], 2)
     if shapes[0] == shapes[1] and y.size > 1:
         y.flat[0] = x.flat[0]
     return x, y
@@ -230,12 +238,12 @@ def _second(bench: Bench, reduction: str, shapes: Shapes, wanted: str) -> Messag
     """Differentiate the gradients of input and target, each along a random cotangent."""
     x, y = _values(bench, shapes)
     d = x - y
-    g = bench.eighths(d.shape if reduction == "none" else (), 3)
+    g = eighths(bench, d.shape if reduction == "none" else (), 3)
     names = ("input", "target") if bench.claims("target_gradient") else ("input",)
     for k, name in enumerate(names):
         leaves = bench.made(x, needs=True), bench.made(y, needs=len(names) == 2)
         grad_output = bench.made(g, needs=True)
-        w = bench.eighths(shapes[k], 4 + k)
+        w = eighths(bench, shapes[k], 4 + k)
         result = bench.loss(*leaves, reduction)
         (gradient,) = torch.autograd.grad(result, leaves[k], grad_output, create_graph=True)
         if not gradient.requires_grad:
@@ -249,13 +257,13 @@ def _second(bench: Bench, reduction: str, shapes: Shapes, wanted: str) -> Messag
         bound = mse.second_vjp(_magnitude(x, y), abs(g), abs(spread), reduction)
         if wanted == "grad_output":
             text = f"∂/∂grad_output of the gradient of {name} ({reduction})"
-            yield from bench.deviation(text, second[-1], exact[1], bound[1], d.size)
+            yield from deviation(bench, text, second[-1], exact[1], bound[1], d.size)
             continue
         for j, (operand, got) in enumerate(zip(names, second, strict=False)):
             value = mse.unbroadcast((-1 if j else 1) * exact[0], shapes[j])
             size = mse.unbroadcast(bound[0], shapes[j])
             text = f"∂/∂{operand} of the gradient of {name} ({reduction}, {shapes})"
-            yield from bench.deviation(text, got, value, size, d.size)
+            yield from deviation(bench, text, got, value, size, d.size)
 
 
 def _magnitude(x: Floats, y: Floats) -> Floats:
@@ -267,7 +275,7 @@ def _magnitude(x: Floats, y: Floats) -> Floats:
 def _composed(bench: Bench) -> Messages:
     """Second derivatives where grad_output and the operands depend on what is differentiated."""
     x, y = _values(bench, ((5,), (5,)))
-    w = bench.eighths((5,), 6)
+    w = eighths(bench, (5,), 6)
     for reduction in bench.reductions:
         yield from _loss_squared(bench, reduction, x, y, w)
         yield from _of_square(bench, reduction, x / 2, y, w, "input")
@@ -291,7 +299,7 @@ def _loss_squared(bench: Bench, reduction: str, x: Floats, y: Floats, w: Floats)
     text = f"the second derivative of Σ L² along a vector ({reduction})"
     d = x - y
     exact, bound = hessian_product(d, w), hessian_product(abs(d), abs(w))
-    yield from bench.deviation(text, got, exact, 2 * bound, d.size)
+    yield from deviation(bench, text, got, exact, 2 * bound, d.size)
 
 
 def _of_square(
@@ -307,7 +315,7 @@ def _of_square(
     exact = (8 * x * x + 4 * (x * x - y)) * w / n
     bound = (12 * x * x + 4 * abs(y)) * abs(w) / n
     text = f"the second derivative by x, where {operand} is x², along a vector ({reduction})"
-    yield from bench.deviation(text, got, exact, bound, x.size)
+    yield from deviation(bench, text, got, exact, bound, x.size)
 
 
 @experiment("autograd.forward")
@@ -316,7 +324,7 @@ def _forward(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         for shapes in _shapes(bench):
             x, y = _values(bench, shapes)
-            tangents = bench.eighths(shapes[0], 4), bench.eighths(shapes[1], 5)
+            tangents = eighths(bench, shapes[0], 4), eighths(bench, shapes[1], 5)
             for along in ((True, False), (False, True), (True, True)):
                 yield from _tangent(bench, reduction, (x, y), tangents, along)
 
@@ -346,4 +354,4 @@ def _tangent(
         return
     exact = np.asarray(mse.jvp(d, t_x - t_y, reduction))
     bound = np.asarray(mse.jvp(abs(d), abs(t_x) + abs(t_y), reduction))
-    yield from bench.deviation(what, got, exact, bound, d.size)
+    yield from deviation(bench, what, got, exact, bound, d.size)

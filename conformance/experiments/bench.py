@@ -1,29 +1,32 @@
-"""What every experiment works with: operands, calls, and the comparison with the reference."""
+"""What every experiment works with: operands, calls, and the comparison with the reference.
+
+The script of a broken clause holds a copy of its experiment, of this file's :class:`Bench` and of
+whatever else they refer to (see ``bundle.py``): the less that is, the easier it is to read.
+"""
 
 from __future__ import annotations
 
-import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from conformance.case import Case, Fill, Operand
 from conformance.checks import number
 from conformance.clauses import BY_ID
-from conformance.observation import call, text_of
-from conformance.oracle import permitted_value, result_dtypes
+from conformance.observation import text_of
 from conformance.plans import derive
 from conformance.state import Settings
-from conformance.tensors import DTYPE_NAMES, DTYPES, make, to_numpy
-from conformance.values import FORMAT_OF
-from reference.bounds import counted
-from reference.enclosure import PermittedSet
+from conformance.tensors import to_numpy
+from reference import mse
+from reference.bounds import slack
 from reference.formats import Floats
-from targets import Target
+
+if TYPE_CHECKING:
+    from targets import Target
 
 Messages = Iterator[str]
 Shape = tuple[int, ...]
@@ -50,51 +53,25 @@ class Bench:
         return self.target.claims.issuperset(names)
 
     def tensor(self, shape: Shape, index: int, dtype: str | None = None) -> torch.Tensor:
-        """The ``index``-th random tensor of this experiment."""
-        fill = Fill("ordinary", derive(self.seed, "experiment", index))
-        return make(Operand(shape, dtype or self.dtype, fill=fill), self.device).tensor
+        """The ``index``-th random tensor of this experiment: magnitudes from 1/4 to 8."""
+        bits = self.bits(shape, "tensor", index)
+        # The lowest bits give the sign and the exponent, the highest the significand.
+        values = np.ldexp(1 + (bits >> 11) * 2.0**-53, (bits % 10 // 2).astype(int) - 2)
+        values = np.where(bits % 2, values, -values)
+        return torch.tensor(values, device=self.device).to(getattr(torch, dtype or self.dtype))
 
-    def eighths(self, shape: Shape, index: int) -> Floats:
-        """Random multiples of 1/8 in ±4, which every dtype holds; none is 0.
-
-        Their differences are exact or 0, and no product of a few of them under- or overflows.
-        """
-        random = np.random.Generator(np.random.PCG64(derive(self.seed, "eighths", index)))
-        size = random.integers(1, 33, shape) * random.choice([-1, 1], shape)
-        return np.asarray(size / 8, dtype=np.float64)
+    def bits(self, shape: Shape, *place: object) -> Any:
+        """Random numbers of 64 bits, in an array."""
+        generator = np.random.PCG64(derive(self.seed, *place))
+        return np.asarray(generator.random_raw(math.prod(shape))).reshape(shape)
 
     def made(self, values: Floats, *, needs: bool = False) -> torch.Tensor:
         """A tensor with these values, which the dtype holds; a leaf if it needs a gradient."""
-        made = torch.tensor(values, dtype=DTYPES[self.dtype], device=self.device)
-        return made.requires_grad_(needs)
+        dtype = getattr(torch, self.dtype)
+        return torch.tensor(values, dtype=dtype, device=self.device).requires_grad_(needs)
 
     def loss(self, x: torch.Tensor, y: torch.Tensor, reduction: str) -> Any:
-        return call(self.target, x, y, reduction)
-
-    def deviation(
-        self, what: str, got: Any, value: Floats, magnitude: Floats, terms: int = 1
-    ) -> Messages:
-        """A message where ``got`` is not the tensor that :func:`reference.bounds.counted` permits.
-
-        ``value`` and ``magnitude``: arrays of the shape that ``got`` must have.
-        """
-        if not isinstance(got, torch.Tensor):
-            yield f"{what} is {brief(got)}, not a tensor"
-        elif got.dtype != DTYPES[self.dtype] or got.shape != np.shape(value):
-            yield f"{what} is {brief(got)}, not {self.dtype}{list(np.shape(value))}"
-        else:
-            permitted = counted(
-                FORMAT_OF[self.dtype], np.asarray(value), np.asarray(magnitude), terms
-            )
-            wrong = np.argwhere(~permitted.contains(to_numpy(got)))
-            if len(wrong):
-                at = tuple(int(i) for i in wrong[0])
-                place = f"[{', '.join(map(str, at))}]" if at else ""
-                low, high = float(permitted.lower[at]), float(permitted.upper[at])
-                yield (
-                    f"{what}{place} is {number(float(to_numpy(got)[at]))}, "
-                    f"permitted: {number(low)} to {number(high)}"
-                )
+        return self.target.loss(x, y, reduction=reduction)
 
 
 EXPERIMENTS: dict[str, Callable[[Bench], Messages]] = {}
@@ -130,22 +107,47 @@ def run_experiment(clause: str, bench: Bench) -> tuple[list[str], str | None]:
         settings.changes()
 
 
-def is_permitted(case: Case, result: Any) -> bool:
-    """Whether ``result`` is a tensor that the reference permits as the value of ``case``."""
-    if not isinstance(result, torch.Tensor):
-        return False
-    if DTYPE_NAMES.get(result.dtype) not in result_dtypes(case):
-        return False
-    values = to_numpy(result)
-    shape = case.shape if case.reduction == "none" else ()
-    if values.shape != shape:
-        return False
-    return bool(_permitted(case, DTYPE_NAMES[result.dtype]).contains(values).all())
+def deviation(
+    bench: Bench, what: str, got: Any, value: Floats, magnitude: Floats, terms: int = 1
+) -> Messages:
+    """A message where ``got`` is no tensor within :func:`reference.bounds.slack` of ``value``.
+
+    ``value`` and ``magnitude``: arrays of the shape that ``got`` must have.
+    """
+    dtype, shape = getattr(torch, bench.dtype), np.shape(value)
+    if not isinstance(got, torch.Tensor):
+        yield f"{what} is {brief(got)}, not a tensor"
+    elif got.dtype != dtype or got.shape != shape:
+        yield f"{what} is {brief(got)}, not {bench.dtype}{list(shape)}"
+    else:
+        u = torch.finfo(dtype).eps / 2
+        wide = slack(u, min(u, 2.0**-24), magnitude, terms)
+        low, high, seen = value - wide, value + wide, to_numpy(got)
+        wrong = np.argwhere(~((low <= seen) & (seen <= high)))
+        if len(wrong):
+            at = tuple(int(i) for i in wrong[0])
+            place = f"[{', '.join(map(str, at))}]" if at else ""
+            yield (
+                f"{what}{place} is {number(float(seen[at]))}, "
+                f"permitted: {number(float(low[at]))} to {number(float(high[at]))}"
+            )
 
 
-@functools.lru_cache(maxsize=8)
-def _permitted(case: Case, dtype: str) -> PermittedSet:
-    return permitted_value(case, dtype)  # the same case is called again and again
+def deviation_of_loss(
+    bench: Bench, what: str, got: Any, x: torch.Tensor, y: torch.Tensor, reduction: str
+) -> Messages:
+    """A message where ``got`` is not the loss of ``x`` and ``y``, of one shape."""
+    exact = np.asarray(mse.loss(to_numpy(x), to_numpy(y), reduction))
+    yield from deviation(bench, what, got, exact, exact, x.numel())
+
+
+def eighths(bench: Bench, shape: Shape, index: int) -> Floats:
+    """Random multiples of 1/8 in ±4, which every dtype holds; none is 0.
+
+    Their differences are exact or 0, and no product of a few of them under- or overflows.
+    """
+    bits = bench.bits(shape, "eighths", index).astype(np.int64)
+    return np.asarray((1 + bits % 32) * np.where(bits & 32, 1, -1) / 8)
 
 
 def gradients(result: torch.Tensor, *operands: torch.Tensor) -> tuple[torch.Tensor, ...]:

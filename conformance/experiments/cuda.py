@@ -12,6 +12,8 @@ from conformance.experiments.bench import (
     Bench,
     Messages,
     Unavailable,
+    deviation,
+    eighths,
     experiment,
     gradients,
 )
@@ -27,7 +29,7 @@ _cuda: Any = torch.cuda  # untyped in torch
 def _rounds(bench: Bench, count: int) -> Iterator[tuple[Floats, Floats]]:
     """Contents for one call after the other."""
     for k in range(count):
-        yield bench.eighths((SIZE,), 2 * k), bench.eighths((SIZE,), 2 * k + 1)
+        yield eighths(bench, (SIZE,), 2 * k), eighths(bench, (SIZE,), 2 * k + 1)
 
 
 def _fill(x: Tensor, y: Tensor, contents: tuple[Tensor, Tensor]) -> None:
@@ -40,9 +42,9 @@ def _judged(
     bench: Bench, where: str, result: Tensor, gradient: Tensor, x: Floats, y: Floats, reduction: str
 ) -> Messages:
     exact = mse.loss(x, y, reduction)
-    yield from bench.deviation(f"{where} the result ({reduction})", result, exact, exact, SIZE)
+    yield from deviation(bench, f"{where} the result ({reduction})", result, exact, exact, SIZE)
     slope = 2 * (x - y) / (SIZE if reduction == "mean" else 1)
-    yield from bench.deviation(f"{where} the gradient ({reduction})", gradient, slope, abs(slope))
+    yield from deviation(bench, f"{where} the gradient ({reduction})", gradient, slope, abs(slope))
 
 
 @experiment("cuda.stream")

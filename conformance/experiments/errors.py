@@ -5,10 +5,15 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from conformance.case import Fill
-from conformance.experiments.bench import Bench, Messages, brief, experiment, is_permitted
-from conformance.plans import plain
-from conformance.tensors import make
+import torch
+
+from conformance.experiments.bench import (
+    Bench,
+    Messages,
+    brief,
+    deviation_of_loss,
+    experiment,
+)
 
 
 @experiment("errors.reduction")
@@ -26,23 +31,21 @@ def _reduction(bench: Bench) -> Messages:
 @experiment("errors.operands")
 def _operands(bench: Bench) -> Messages:
     """What is no number raises; a number, or a list of some, raises or is right."""
-    case = plain(bench.dtype, bench.reductions[0])
-    x = make(case.input, bench.device).tensor
+    reduction, x = bench.reductions[0], bench.tensor((5,), 1)
     for wrong in (None, "1.0", {"a": x}):
         for operands in ((x, wrong), (wrong, x)):
             try:
-                result: Any = bench.target.loss(*operands, reduction=case.reduction)
+                result: Any = bench.target.loss(*operands, reduction=reduction)
             except Exception:
                 continue
             yield f"the operand {wrong!r} gave {brief(result)} instead of an error"
-    zeros = case.replace(target=case.target.replace(fill=Fill("zero")))
     for zero in (0.0, [0.0] * x.numel()):
         try:
-            result = bench.target.loss(x, zero, reduction=case.reduction)
+            result = bench.target.loss(x, zero, reduction=reduction)
         except Exception:
             continue
-        if not is_permitted(zeros, result):
-            yield f"the target {zero} gave {brief(result)}: wrong, and no error"
+        text = f"with the target {zero} and no error the result"
+        yield from deviation_of_loss(bench, text, result, x, torch.zeros_like(x), reduction)
 
 
 @experiment("errors.devices")

@@ -13,8 +13,13 @@ import torch
 from torch import Tensor
 
 from conformance import memory
-from conformance.experiments.bench import Bench, Messages, Unavailable, experiment
-from conformance.tensors import DTYPES
+from conformance.experiments.bench import (
+    Bench,
+    Messages,
+    Unavailable,
+    deviation,
+    experiment,
+)
 from reference import mse
 from reference.formats import Floats
 
@@ -67,7 +72,7 @@ def _value(bench: Bench, shape: tuple[int, int], copy: Copy) -> Messages:
         total = (rows**2).sum() * shape[1]
         exact = np.asarray(total if reduction == "sum" else total / (shape[0] * shape[1]))
     text = f"the result for {shape[0]}×{shape[1]} elements ({reduction})"
-    yield from bench.deviation(text, got, exact, exact, shape[0] * shape[1])
+    yield from deviation(bench, text, got, exact, exact, shape[0] * shape[1])
 
 
 def _gradient(bench: Bench, shape: tuple[int, int], copy: Copy) -> Messages:
@@ -83,7 +88,7 @@ def _gradient(bench: Bench, shape: tuple[int, int], copy: Copy) -> Messages:
     n = shape[0] * shape[1] if reduction == "mean" else 1
     exact = shape[1] * mse.second_vjp(rows, 2.0**-10 / n, rows, "sum")[0]
     text = f"the gradient for {shape[0]}×{shape[1]} elements ({reduction})"
-    yield from bench.deviation(text, got, exact, exact, shape[1])
+    yield from deviation(bench, text, got, exact, exact, shape[1])
 
 
 def _reduction(bench: Bench) -> str:
@@ -97,7 +102,7 @@ def _reduction(bench: Bench) -> str:
 
 def _ask_for_memory(bench: Bench, shape: tuple[int, int], copies: int) -> None:
     """Raise Unavailable where ``copies`` tensors of this shape would not fit."""
-    needed = shape[0] * shape[1] * DTYPES[bench.dtype].itemsize * copies
+    needed = shape[0] * shape[1] * getattr(torch, bench.dtype).itemsize * copies
     free = _free_memory(bench.device)
     if free < needed:
         raise Unavailable(

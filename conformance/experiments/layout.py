@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import torch
 
-from conformance.experiments.bench import Bench, Messages, brief, close, experiment
+from conformance.experiments.bench import (
+    Bench,
+    Messages,
+    brief,
+    close,
+    eighths,
+    experiment,
+)
 
 
 @experiment("layout.negative")
 def _negative(bench: Bench) -> Messages:
     """``z.conj().imag`` is a view whose elements are the negative of what is in memory."""
-    x, y = bench.made(bench.eighths((9,), 1)), bench.made(bench.eighths((9,), 2))
+    x, y = bench.made(eighths(bench, (9,), 1)), bench.made(eighths(bench, (9,), 2))
     for reduction in bench.reductions:
         wanted = bench.loss(x, y, reduction)
         # The bits of the negative, to be read as the number itself.

@@ -10,7 +10,13 @@ import itertools
 
 import torch
 
-from conformance.experiments.bench import Bench, Messages, experiment, same_bits
+from conformance.experiments.bench import (
+    Bench,
+    Messages,
+    eighths,
+    experiment,
+    same_bits,
+)
 
 SIZES = (6, 67)
 PAIRS = 6
@@ -29,7 +35,7 @@ def _symmetry(bench: Bench) -> Messages:
 def _scaling(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         for n in SIZES:
-            x, y = (bench.made(bench.eighths((n,), k)) for k in (1, 2))
+            x, y = (bench.made(eighths(bench, (n,), k)) for k in (1, 2))
             for factor in (0.5, 2.0):
                 scaled = bench.loss(factor * x, factor * y, reduction)
                 if not same_bits(scaled, factor * factor * bench.loss(x, y, reduction)):

@@ -11,31 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conformance.case import Case
 from conformance.experiments.bench import (
     Bench,
     Messages,
     Unavailable,
     brief,
     close,
+    deviation_of_loss,
     experiment,
     gradients,
-    is_permitted,
 )
-from conformance.plans import plain, with_shapes
-from conformance.tensors import DTYPES, make
 
 Graph = Callable[..., Any]
 
 
-def _case(bench: Bench, reduction: str, shape: tuple[int, ...] = (5,)) -> Case:
-    return with_shapes(plain(bench.dtype, reduction), shape, shape)
-
-
-def _operands(bench: Bench, case: Case, *, needs: bool = False) -> tuple[Tensor, Tensor]:
-    """Which need a gradient, if asked for: the target where it may."""
-    x = make(case.input, bench.device, needs).tensor
-    return x, make(case.target, bench.device, needs and bench.claims("target_gradient")).tensor
+def _operands(bench: Bench, *shape: int) -> tuple[Tensor, Tensor]:
+    """Which need a gradient: the target where it may."""
+    x, y = bench.tensor(shape, 1), bench.tensor(shape, 2)
+    return x.requires_grad_(), y.requires_grad_(bench.claims("target_gradient"))
 
 
 def _with_gradients(result: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
@@ -48,8 +41,7 @@ def _deterministic_mode(bench: Bench) -> Messages:
     """``use_deterministic_algorithms(True)``: poison for what a kernel forgets to write, too."""
     before = torch.are_deterministic_algorithms_enabled()
     for reduction in bench.reductions:
-        case = _case(bench, reduction)
-        x, y = _operands(bench, case, needs=True)
+        x, y = _operands(bench, 5)
         plainly = _with_gradients(bench.loss(x, y, reduction), x, y)
         torch.use_deterministic_algorithms(True)
         try:
@@ -67,7 +59,7 @@ AUTOCAST = {"cpu": (torch.bfloat16, torch.float16), "cuda": (torch.float16, torc
 def _autocast(bench: Bench) -> Messages:
     """Right in float32, which the builtin casts halves to, or in the operands' own dtype."""
     for mode, reduction, operands, got in _under_autocast(bench):
-        wide = got.dtype if got.dtype == _wide(bench) else DTYPES[bench.dtype]
+        wide = got.dtype if got.dtype == _wide(bench) else getattr(torch, bench.dtype)
         wanted = _with_gradients(_cast_loss(bench, operands, wide, reduction), *operands)
         if not close(got, wanted[0]):
             yield f"{mode} the result is {brief(got)}, without it {brief(wanted[0])}"
@@ -87,7 +79,7 @@ def _under_autocast(bench: Bench) -> Iterator[tuple[str, str, tuple[Tensor, Tens
     """In words, the reduction, the operands and the result; for each dtype to which it casts."""
     kind = torch.device(bench.device).type
     for reduction in bench.reductions:
-        operands = _operands(bench, _case(bench, reduction), needs=True)
+        operands = _operands(bench, 5)
         for dtype in AUTOCAST.get(kind, (torch.bfloat16,)):
             with torch.autocast(kind, dtype=dtype):
                 got = bench.loss(operands[0], operands[1], reduction)
@@ -96,7 +88,7 @@ def _under_autocast(bench: Bench) -> Iterator[tuple[str, str, tuple[Tensor, Tens
 
 
 def _wide(bench: Bench) -> torch.dtype:
-    return torch.promote_types(DTYPES[bench.dtype], torch.float32)
+    return torch.promote_types(getattr(torch, bench.dtype), torch.float32)
 
 
 def _cast_loss(
@@ -162,14 +154,12 @@ def _compiled(bench: Bench, backend: str, sizes: Sequence[int], dynamic: bool) -
                 _function(bench, reduction), backend=counter, fullgraph=True, dynamic=dynamic
             )
             for runs, n in enumerate(sizes, 1):
-                case = _case(bench, reduction, (n,))
-                x, y = _operands(bench, case, needs=True)
+                x, y = _operands(bench, n)
                 got = function(x, y)
                 text = f"compiled by {backend} ({reduction}, n = {n})"
                 if counter.runs < runs:
                     yield f"{text} the loss ran eagerly"
-                if not is_permitted(case, got):
-                    yield f"{text} the result is {brief(got)}"
+                yield from deviation_of_loss(bench, f"{text} the result", got, x, y, reduction)
                 eager = _with_gradients(bench.loss(x, y, reduction), x, y)[1:]
                 if not all(map(close, _with_gradients(got, x, y)[1:], eager)):
                     yield f"{text} a gradient is not the one that it has eagerly"
@@ -199,14 +189,13 @@ def _inductor(bench: Bench) -> Messages:
 def _export(bench: Bench) -> Messages:
     """The exported program, run on other values, and saved shapes kept dynamic."""
     for reduction in bench.reductions:
-        case = _case(bench, reduction)
         module = _Exported(_function(bench, reduction))
         with _fresh_dynamo():
             first = bench.tensor((5,), 7), bench.tensor((5,), 8)
             program = torch.export.export(module, first)
-        got = program.module()(*_operands(bench, case))
-        if not is_permitted(case, got):
-            yield f"the exported loss gives {brief(got)} ({reduction})"
+        x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
+        text = f"the result of the exported loss ({reduction})"
+        yield from deviation_of_loss(bench, text, program.module()(x, y), x, y, reduction)
 
 
 class _Exported(torch.nn.Module):
@@ -224,7 +213,7 @@ class _Exported(torch.nn.Module):
 @experiment("transforms.meta")
 def _meta(bench: Bench) -> Messages:
     for reduction in bench.reductions:
-        x, y = (t.to("meta") for t in _operands(bench, _case(bench, reduction, (2, 3))))
+        x, y = (bench.tensor((2, 3), k).to("meta") for k in (1, 2))
         yield from _abstract(bench, "meta", x, y, reduction)
 
 
@@ -234,7 +223,7 @@ def _fake(bench: Bench) -> Messages:
 
     for reduction in bench.reductions:
         with FakeTensorMode() as mode:
-            x, y = (mode.from_tensor(t) for t in _operands(bench, _case(bench, reduction, (2, 3))))
+            x, y = (mode.from_tensor(bench.tensor((2, 3), k)) for k in (1, 2))
             yield from _abstract(bench, "fake", x, y, reduction)
 
 

@@ -11,9 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from conformance.experiments.bench import Bench, Messages, brief, close, experiment, is_permitted
-from conformance.plans import plain
-from conformance.tensors import make
+from conformance.experiments.bench import (
+    Bench,
+    Messages,
+    brief,
+    close,
+    deviation_of_loss,
+    experiment,
+)
 
 
 def _made(bench: Bench, reduction: str) -> nn.Module:
@@ -24,11 +29,10 @@ def _made(bench: Bench, reduction: str) -> nn.Module:
 
 def _wrong(bench: Bench, module: Any, reduction: str) -> str | None:
     """What ``module`` gives for a plain case, where that is not permitted, or its gradient."""
-    case = plain(bench.dtype, reduction)
-    x, y = make(case.input, bench.device, True).tensor, make(case.target, bench.device).tensor
+    x, y = bench.tensor((5,), 1).requires_grad_(), bench.tensor((5,), 2)
     result = module(x, y)
-    if not is_permitted(case, result):
-        return brief(result)
+    for message in deviation_of_loss(bench, "a result that", result, x, y, reduction):
+        return message
     if not result.requires_grad:
         return "a result that cannot be trained through"
     gradients = [

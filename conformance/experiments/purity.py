@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from conformance.case import Fill
-from conformance.experiments.bench import Bench, Messages, brief, experiment, is_permitted
-from conformance.plans import derive, plain, with_shapes
+from conformance.experiments.bench import (
+    Bench,
+    Messages,
+    deviation,
+    deviation_of_loss,
+    eighths,
+    experiment,
+)
+from conformance.plans import derive
 from conformance.state import fresh_randomness, world, world_changes
-from conformance.tensors import make
 from reference import mse
 
 
@@ -21,24 +26,15 @@ def _purity_repeat(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         x, y = bench.tensor((6,), 1), bench.tensor((6,), 2)
         for k in range(14):
-            fills = (
-                Fill("ordinary", derive(bench.seed, k, 0)),
-                Fill("ordinary", derive(bench.seed, k, 1)),
-            )
-            case = with_shapes(plain(bench.dtype, reduction), (6,), (6,))
-            case = case.replace(
-                input=case.input.replace(fill=fills[0]), target=case.target.replace(fill=fills[1])
-            )
             with torch.no_grad():
-                x.copy_(make(case.input, bench.device).tensor)
-                y.copy_(make(case.target, bench.device).tensor)
+                x.copy_(bench.tensor((6,), 3 + 2 * k))
+                y.copy_(bench.tensor((6,), 4 + 2 * k))
             result = bench.loss(x, y, reduction)
-            if not is_permitted(case, result):
-                if not k:
-                    break  # wrong from the start: other clauses say so
-                text = "on the same tensors with new contents"
-                yield f"call {k + 1} {text} ({reduction}) gave {brief(result)}"
-                break
+            text = f"the result of call {k + 1} on the same tensors with new contents ({reduction})"
+            found = list(deviation_of_loss(bench, text, result, x, y, reduction))
+            if found and not k:
+                break  # wrong from the start: other clauses say so
+            yield from found
             other = bench.reductions[k % len(bench.reductions)]
             bench.loss(x, y, other)
         yield from _permuted(bench, reduction)
@@ -46,12 +42,12 @@ def _purity_repeat(bench: Bench) -> Messages:
 
 def _permuted(bench: Bench, reduction: str) -> Messages:
     """The same elements in another order: equal totals, norms and extremes, another answer."""
-    x, y = bench.eighths((6,), 1), bench.eighths((6,), 2)
+    x, y = eighths(bench, (6,), 1), eighths(bench, (6,), 2)
     for values in (x, x[::-1].copy(), np.roll(x, 1)):
         exact = np.asarray(mse.loss(values, y, reduction))
         result = bench.loss(bench.made(values), bench.made(y), reduction)
         text = f"with the same elements in another order the result ({reduction})"
-        found = list(bench.deviation(text, result, exact, exact, x.size))
+        found = list(deviation(bench, text, result, exact, exact, x.size))
         if found and values is x:
             return  # wrong from the start: other clauses say so
         yield from found

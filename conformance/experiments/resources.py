@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from conformance.experiments.bench import Bench, Messages, experiment
-from conformance.tensors import DTYPES
 
 CALLS = 24
 ROUNDS = 3
@@ -50,7 +49,7 @@ def _live() -> int:
 
 def _pages(bench: Bench) -> Messages:
     """Memory that no Python object holds, kept by C++ code: it grows in every round of calls."""
-    dtype = DTYPES[bench.dtype]
+    dtype = getattr(torch, bench.dtype)
     x = torch.ones(LARGE // dtype.itemsize, dtype=dtype, device=bench.device).requires_grad_()
     y = torch.zeros_like(x)
     reduction = bench.reductions[-1]

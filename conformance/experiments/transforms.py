@@ -9,7 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conformance.experiments.bench import Bench, Messages, experiment
+from conformance.experiments.bench import (
+    Bench,
+    Messages,
+    deviation,
+    eighths,
+    experiment,
+)
 from reference import mse
 from reference.formats import Floats
 
@@ -30,7 +36,7 @@ def _total(bench: Bench, reduction: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 def _operands(bench: Bench, shape: tuple[int, ...] = (2, 3)) -> tuple[Floats, Floats]:
     """With one pair of equal elements."""
-    x, y = bench.eighths(shape, 1), bench.eighths(shape, 2)
+    x, y = eighths(bench, shape, 1), eighths(bench, shape, 2)
     y.flat[-1] = x.flat[-1]
     return x, y
 
@@ -56,7 +62,7 @@ def _grad(bench: Bench) -> Messages:
             got = torch.func.grad(_total(bench, reduction), number)(bench.made(x), bench.made(y))
             exact = sign * _gradient(x - y, ones, reduction)
             text = f"torch.func.grad by {name} ({reduction})"
-            yield from bench.deviation(text, got, exact, abs(exact))
+            yield from deviation(bench, text, got, exact, abs(exact))
 
 
 @experiment("transforms.vjp")
@@ -64,26 +70,26 @@ def _vjp(bench: Bench) -> Messages:
     x, y = _operands(bench)
     d = x - y
     for reduction in bench.reductions:
-        g = bench.eighths(d.shape if reduction == "none" else (), 3)
+        g = eighths(bench, d.shape if reduction == "none" else (), 3)
         pull = torch.func.vjp(_function(bench, reduction), bench.made(x), bench.made(y))[1]
         gradients = pull(bench.made(g))
         for number, name, sign in _differentiated(bench):
             exact = sign * _gradient(d, g, reduction)
             text = f"torch.func.vjp by {name} ({reduction})"
-            yield from bench.deviation(text, gradients[number], exact, abs(exact))
+            yield from deviation(bench, text, gradients[number], exact, abs(exact))
 
 
 @experiment("transforms.jvp")
 def _jvp(bench: Bench) -> Messages:
     x, y = _operands(bench)
     d = x - y
-    t_x, t_y = bench.eighths(x.shape, 4), bench.eighths(y.shape, 5)
+    t_x, t_y = eighths(bench, x.shape, 4), eighths(bench, y.shape, 5)
     for reduction in bench.reductions:
         operands, tangents = (tuple(map(bench.made, pair)) for pair in ((x, y), (t_x, t_y)))
         got = torch.func.jvp(_function(bench, reduction), operands, tangents)[1]
         exact = np.asarray(mse.jvp(d, t_x - t_y, reduction))
         bound = np.asarray(mse.jvp(abs(d), abs(t_x) + abs(t_y), reduction))
-        yield from bench.deviation(f"torch.func.jvp ({reduction})", got, exact, bound, d.size)
+        yield from deviation(bench, f"torch.func.jvp ({reduction})", got, exact, bound, d.size)
 
 
 @experiment("transforms.jacrev")
@@ -97,7 +103,7 @@ def _jacrev(bench: Bench) -> Messages:
             gradient = sign * _gradient(x - y, np.ones(()), reduction)
             exact = np.diag(gradient) if reduction == "none" else gradient
             text = f"torch.func.jacrev by {name} ({reduction})"
-            yield from bench.deviation(text, got, exact, abs(exact))
+            yield from deviation(bench, text, got, exact, abs(exact))
 
 
 @experiment("transforms.hessian")
@@ -109,7 +115,7 @@ def _hessian(bench: Bench) -> Messages:
         got = torch.func.jacrev(once)(bench.made(x), bench.made(y))
         exact = np.eye(4) * (2 / 4 if reduction == "mean" else 2.0)
         text = f"torch.func.jacrev of jacrev ({reduction})"
-        yield from bench.deviation(text, got, exact, abs(exact))
+        yield from deviation(bench, text, got, exact, abs(exact))
 
 
 # (in_dims, whether the operand of that number has the batch dimension)
@@ -135,17 +141,17 @@ def _vmap(bench: Bench) -> Messages:
         exact = np.stack([np.asarray(mse.loss(row, np.zeros(4), reduction)) for row in d])
         got = torch.func.vmap(_function(bench, reduction), in_dims=in_dims)(a, b)
         text = f"vmap with in_dims={in_dims}"
-        yield from bench.deviation(f"{text} ({reduction})", got, exact, exact, 4)
+        yield from deviation(bench, f"{text} ({reduction})", got, exact, exact, 4)
         got = torch.func.vmap(torch.func.grad(_total(bench, reduction)), in_dims=in_dims)(a, b)
         exact = np.stack([_gradient(row, np.ones(()), reduction) for row in d])
-        yield from bench.deviation(f"{text} of grad ({reduction})", got, exact, abs(exact))
+        yield from deviation(bench, f"{text} of grad ({reduction})", got, exact, abs(exact))
 
 
 def _batched(bench: Bench, dim: int | None, index: int) -> Floats:
     """One sample of shape (4,), or a batch of them stacked along ``dim``."""
     if dim is None:
-        return bench.eighths((4,), index)
-    return bench.eighths((BATCH, 4) if dim == 0 else (4, BATCH), index)
+        return eighths(bench, (4,), index)
+    return eighths(bench, (BATCH, 4) if dim == 0 else (4, BATCH), index)
 
 
 def _by_sample(values: Floats, dim: int | None) -> Floats:
@@ -161,9 +167,9 @@ def _batched_gradient(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         a, b = bench.made(x, needs=True), bench.made(y)
         shape = (4,) if reduction == "none" else ()
-        g = bench.eighths((BATCH, *shape), 3)
+        g = eighths(bench, (BATCH, *shape), 3)
         result = bench.loss(a, b, reduction)
         (got,) = torch.autograd.grad(result, a, bench.made(g), is_grads_batched=True)
         exact = np.stack([_gradient(x - y, row, reduction) for row in g])
         text = f"batched gradient ({reduction})"
-        yield from bench.deviation(text, got, exact, abs(exact))
+        yield from deviation(bench, text, got, exact, abs(exact))

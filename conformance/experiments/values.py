@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from conformance.experiments.bench import Bench, Messages, brief, experiment, is_permitted
-from conformance.observation import text_of
-from conformance.plans import plain
-from conformance.tensors import make
+from conformance.experiments.bench import (
+    Bench,
+    Messages,
+    deviation_of_loss,
+    experiment,
+)
 
 
 @experiment("value.default")
 def _default(bench: Bench) -> Messages:
     """A loss may require its reduction to be named, but must not have another default."""
-    case = plain(bench.dtype, "mean")
-    x, y = make(case.input, bench.device).tensor, make(case.target, bench.device).tensor
+    x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
     try:
         result = bench.target.loss(x, y)
     except TypeError as error:
-        if "reduction" not in text_of(error):
+        if "reduction" not in str(error):
             raise
         return
-    if not is_permitted(case, result):
-        yield f"without a reduction the result is {brief(result)}, not the mean"
+    yield from deviation_of_loss(bench, "without a reduction the result", result, x, y, "mean")

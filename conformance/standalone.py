@@ -1,0 +1,125 @@
+"""What the scripts of failures have in common: it is copied into them (see scripts.py)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from conformance.checks import number
+
+# For each element, what is permitted: from … to …, or nan
+Permitted = dict[tuple[int, ...], list[tuple[float, float]]]
+
+
+def compare(what: str, got: torch.Tensor, permitted: Permitted) -> list[str]:
+    """A line for each element that is not as permitted."""
+    wrong = []
+    for at, intervals in permitted.items():
+        v = float(got.detach()[at])
+        if not any(low <= v <= high or (v != v and low != low) for low, high in intervals):
+            texts = [
+                f"{number(low)} to {number(high)}" if low < high else number(low)
+                for low, high in intervals
+            ]
+            wrong.append(f"{what}{list(at) or ''} is {number(v)}, permitted: {' or '.join(texts)}")
+    return wrong
+
+
+def unchanged(memory: torch.Tensor, before: torch.Tensor) -> bool:
+    """Whether the bits are as they were."""
+    return memory.detach().view(torch.uint8).equal(before.view(torch.uint8))
+
+
+def laid_out(
+    values: Any, length: int, strides: tuple[int, ...], offset: int, gap: float
+) -> torch.Tensor:
+    """A line of ``length`` elements with ``values`` laid into it; what lies between is ``gap``."""
+    line = np.full(length, gap)
+    steps = tuple(8 * s for s in strides)
+    np.lib.stride_tricks.as_strided(line[offset:], values.shape, steps)[...] = values
+    return torch.from_numpy(line)
+
+
+def find(name: str) -> SimpleNamespace:
+    """The loss, and a factory of modules, at ``module:attribute`` or ``file.py:attribute``."""
+    place, _, attribute = (name, "", "") if name.endswith(".py") else name.rpartition(":")
+    if place.endswith(".py"):
+        sys.path.insert(0, os.path.dirname(os.path.abspath(place)))
+        origin: Any = importlib.util.spec_from_file_location("loss_in_a_file", place)
+        module = sys.modules[origin.name] = importlib.util.module_from_spec(origin)
+        origin.loader.exec_module(module)
+    else:
+        sys.path.insert(0, os.getcwd())
+        module = importlib.import_module(place)
+    found: Any = module
+    for part in attribute.split(".") if attribute else ():
+        found = getattr(found, part)
+    if not attribute:  # the one Target of a file
+        (found,) = {v for v in vars(module).values() if type(v).__name__ == "Target"}
+    if type(found).__name__ == "Target":
+        if found.prepare:
+            found.prepare()
+        return SimpleNamespace(loss=found.loss, module=found.module)
+    chosen = has_reduction(found)
+    if isinstance(found, type) and issubclass(found, torch.nn.Module):
+        made = found if chosen else lambda reduction: found()
+        return SimpleNamespace(
+            loss=lambda x, y, reduction="mean": made(reduction=reduction)(x, y), module=made
+        )
+    return SimpleNamespace(
+        loss=found if chosen else lambda x, y, reduction="mean": found(x, y),
+        module=(lambda reduction: found) if isinstance(found, torch.nn.Module) else None,
+    )
+
+
+def has_reduction(function: Any) -> bool:
+    """Whether it can be called with ``reduction=``."""
+    if hasattr(getattr(function, "__self__", None), "backward"):
+        return False  # the apply of a torch.autograd.Function
+    if getattr(function, "__init__", None) is torch.nn.Module.__init__:
+        return False
+    if hasattr(function, "schema"):  # TorchScript
+        return any(a.name == "reduction" for a in function.schema.arguments)
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(p.name == "reduction" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def run(
+    deviations: Callable[[SimpleNamespace, int], Iterable[str]],
+    loss: str,
+    attempts: int,
+    unable: tuple[type[Exception], ...] = (),
+) -> int:
+    """The exit status; says what deviates. ``attempts``: some losses are right at first."""
+    name = sys.argv[1] if len(sys.argv) > 1 else loss
+    try:
+        target = find(name)
+    except Exception as error:
+        print(f"cannot import the loss {name!r}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    wrong: list[str] = []
+    try:
+        for attempt in range(attempts):
+            wrong = wrong or list(deviations(target, attempt))
+    except unable as reason:
+        print(f"cannot run here: {reason}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        wrong = [f"raised {type(error).__name__}: {error}"]
+    print("\n".join(wrong) or "as permitted")
+    return 1 if wrong else 0
