@@ -124,6 +124,11 @@ def _parser() -> argparse.ArgumentParser:
     _run_options(replay)
     replay.set_defaults(command=_replay)
 
+    report = commands.add_parser("report", help="one HTML page from verdicts, side by side")
+    report.add_argument("files", nargs="+", type=Path, metavar="VERDICT.json")
+    report.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE")
+    report.set_defaults(command=_report)
+
     waive = commands.add_parser("waive", help="write a waiver of a clause that a verdict breaks")
     waive.add_argument("file", type=Path, metavar="VERDICT.json")
     waive.add_argument("clause", metavar="CLAUSE")
@@ -186,7 +191,11 @@ def _check(options: argparse.Namespace) -> int:
     waivers = parse(read(options.waivers) if options.waivers else find())
     check_targets(waivers, options.targets, _registered)
     statuses = []
+    verdicts: list[dict[str, Any]] = []
     told: set[str] = set()
+    if options.report:
+        with _writing(options.report):
+            (options.report / "report.html").unlink(missing_ok=True)  # of an earlier run
     for target in options.targets:
         setting = {
             "target": target,
@@ -196,12 +205,16 @@ def _check(options: argparse.Namespace) -> int:
             "clause": clauses,
         }
         try:
-            statuses.append(_check_one(setting, waivers, options))
+            verdict = _check_one(setting, waivers, options)
+            verdicts.append(verdict)
+            statuses.append(_status(verdict))
         except WorkerRefused as error:
             if str(error) not in told:  # once, where several lack the same
                 _complain(str(error), error.status)
             told.add(str(error))
             statuses.append(error.status)
+    if options.report and verdicts:
+        _write_page(options.report / "report.html", verdicts)
     for status in (USAGE, BROKEN, INCOMPLETE):  # what is wrong comes before what is missing
         if status in statuses:
             return status
@@ -217,7 +230,7 @@ def _registered() -> list[str]:
 
 def _check_one(
     setting: dict[str, Any], waivers: Sequence[Waiver], options: argparse.Namespace
-) -> int:
+) -> dict[str, Any]:
     from conformance.terminal import show, watching
 
     run = Run(setting, options.jobs, options.timeout, waivers=waivers)
@@ -238,6 +251,10 @@ def _check_one(
             with _writing(folder):
                 export(folder, verdict)
     announce(verdict, os.environ)
+    return verdict
+
+
+def _status(verdict: dict[str, Any]) -> int:
     if verdict["conforms"]:
         return OK
     return BROKEN if broken_rows(verdict) else INCOMPLETE
@@ -344,6 +361,20 @@ def _replay(options: argparse.Namespace) -> int:
         still += bool(messages)
         print(f"{clause} {dtype}: {'; '.join(messages) if messages else 'as permitted now'}")
     return BROKEN if still else OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    _write_page(options.out, [read_verdict(path) for path in options.files])
+    print(options.out)
+    return OK
+
+
+def _write_page(path: Path, verdicts: list[dict[str, Any]]) -> None:
+    from conformance.html import page
+
+    text = page(verdicts)
+    with _writing(path):
+        path.write_text(text, encoding="utf-8")
 
 
 def _waive(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""A verdict for other programs: JUnit XML, Markdown, a badge, and annotations for GitHub."""
+"""A verdict in other forms: HTML, JUnit XML, Markdown, a badge, and annotations for GitHub."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ Json = dict[str, Any]
 
 
 def export(folder: Path, verdict: Json) -> None:
-    """Write junit.xml, summary.md and badge.json beside the verdict. Raises OSError."""
+    """Write report.html, junit.xml, summary.md and badge.json beside it. Raises OSError."""
+    from conformance.html import page  # Jinja is slow to import, and nothing else needs it
+
+    (folder / "report.html").write_text(page([verdict]), encoding="utf-8")
     (folder / "junit.xml").write_text(junit(verdict), encoding="utf-8")
     (folder / "summary.md").write_text(summary(verdict), encoding="utf-8")
     (folder / "badge.json").write_text(json.dumps(badge(verdict)) + "\n", encoding="utf-8")
