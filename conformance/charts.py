@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 Json = dict[str, Any]
 
-GRID = 64  # elements a side that are drawn one by one; larger tensors are drawn as a strip
+GRID = (32, 64)  # rows and columns that are drawn one by one; beyond, a tensor is a strip
 SLOTS = 160  # of a strip
 LEVELS = 5  # of the heat map
 
@@ -151,7 +151,7 @@ def _summary(rows: Sequence[Json], axis: str) -> str:
 
 
 def _dots(points: Iterable[tuple[float, float]]) -> str:
-    return "".join(f"M{x - 2.5:.1f},{y:.1f}a2.5,2.5 0 1,0 5,0a2.5,2.5 0 1,0-5,0" for x, y in points)
+    return "".join(f"M{x:.1f},{y:.1f}h0" for x, y in points)  # round ends make them dots
 
 
 def _diamonds(points: Iterable[tuple[float, float]]) -> str:
@@ -173,8 +173,8 @@ def where_picture(where: Json) -> Markup | None:
         return None
     columns = shape[-1]
     rows = total // columns
-    if columns <= GRID and rows <= GRID and len(wrong) == count:
-        return _grid(rows, columns, set(wrong), where)
+    if rows <= GRID[0] and columns <= GRID[1] and len(wrong) == count:
+        return _grid(rows, columns, wrong, where)
     return _strip(total, wrong, where)
 
 
@@ -199,17 +199,17 @@ def _runs(indices: Sequence[int]) -> Iterator[str]:
         yield str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}"
 
 
-def _grid(rows: int, columns: int, wrong: set[int], where: Json) -> Markup:
-    side = max(6.0, min(18.0, 560.0 / max(columns, rows)))
-    size = (columns * side + 2, rows * side + 2)
-    picture = Picture("where", size, "Where the wrong elements lie", where_words(where) + ".")
-    cells: tuple[list[str], list[str]] = ([], [])
-    inner = side - 2
-    for index in range(rows * columns):
-        x, y = 2 + side * (index % columns), 2 + side * (index // columns)
-        cells[index in wrong].append(f"M{x:g},{y:g}h{inner:g}v{inner:g}h-{inner:g}z")
-    picture.add("path", "right", d="".join(cells[False]))
-    picture.add("path", "wrong", d="".join(cells[True]))
+def _grid(rows: int, columns: int, wrong: Sequence[int], where: Json) -> Markup:
+    side = 18 if columns <= 32 else 9
+    width, height = columns * side, rows * side
+    picture = Picture(
+        "where", (width + 2, height + 2), "Where the wrong elements lie", where_words(where) + "."
+    )
+    cells = (f"M{1 + i % columns * side},{1 + i // columns * side}h{side}" for i in wrong)
+    picture.add("path", "wrong", d="".join(f"{cell}v{side}h-{side}z" for cell in cells))
+    lines = [f"M{1 + k * side},1v{height}" for k in range(columns + 1)]
+    lines += [f"M1,{1 + k * side}h{width}" for k in range(rows + 1)]
+    picture.add("path", "right", d="".join(lines))
     return picture.markup()
 
 
@@ -271,10 +271,11 @@ def coverage_map(rows: Sequence[Json], dtypes: Sequence[str]) -> Markup | None:
             if _level(n) == level
         ]
         picture.add("path", f"level{level}", d="".join(marks))
+    figures = [picture.add("g", css) for css in ("n", "n on")]
     for (c, r), n in cells.items():
         if n:
-            css = "n on" if _level(n) > 2 else "n"
-            picture.add("text", css, x=xs[c] + _CELL / 2 - 1, y=ys[r] + 13).text = _brief(n)
+            place = {"x": f"{xs[c] + _CELL / 2 - 1:g}", "y": f"{ys[r] + 13:g}"}
+            ElementTree.SubElement(figures[_level(n) > 2], "text", place).text = _brief(n)
     return picture.markup()
 
 

@@ -29,9 +29,9 @@ from conformance.verdict import BROKEN_STATUSES, broken_rows
 
 Json = dict[str, Any]
 
-SCRIPTS = 400_000  # characters of scripts in a page, shared out between its verdicts
-SCRIPT = 16_000  # of one script
-MESSAGE = 600  # of one message
+SCRIPTS = 250_000  # characters of scripts in a page, shared out between its verdicts
+SCRIPT = 12_000  # of one script
+MESSAGE = 400  # of one message
 WIDE = 8  # columns of the matrix, up to which its cells have room for figures
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -285,7 +285,7 @@ def _evidence(clause: ClauseView, columns: Sequence[Column], view: View) -> Evid
         return Evidence(view, words, any("counterexample" in r for r in rows), "")
     worst = max(measured, key=lambda r: float(r["worst"]))
     words += f"; worst error {worst['worst']:.2f} of what is permitted, in {worst['dtype']}"
-    case = str(_case(worst["case"])) if worst.get("case") else ""
+    case = str(_case(worst["worst_case"])) if "worst_case" in worst else ""
     return Evidence(view, words, any("counterexample" in r for r in rows), case)
 
 
