@@ -1,10 +1,14 @@
-"""``python -m tests power`` and ``python -m tests comparison``: campaigns over the whole bank."""
+"""``python -m tests power``, ``comparison``: campaigns over the whole bank; ``screenshot``."""
 
 import sys
 
-from tests import comparison, power
+from tests import comparison, pages, power
 
-CAMPAIGNS = {"power": power.main, "comparison": comparison.main}
+CAMPAIGNS = {
+    "power": power.main,
+    "comparison": comparison.main,
+    "screenshot": pages.screenshots,
+}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in CAMPAIGNS:
