@@ -116,7 +116,7 @@ def _place(bin: int, axis: str) -> float:
 
 _TICKS = {
     "size": range(0, 64, 4),
-    "exponent": (-1000, -200, -50, -10, 0, 10, 50, 200, 1000),
+    "exponent": (-1000, -100, -10, 0, 10, 100, 1000),
 }
 
 
