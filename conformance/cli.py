@@ -10,13 +10,14 @@ import os
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from conformance.clauses import BY_ID, CLAUSES, selects
 from conformance.configuration import ConfigurationError, find, parse_text, read
-from conformance.exports import announce, export, withdraw
+from conformance.exports import announce, export, withdraw, write_observations
 from conformance.gate import compare, parse_policy, rule, uncovered
 from conformance.options import UsageError, check_profile
 from conformance.plans import PROFILES
@@ -100,6 +101,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--jobs", type=_positive, default=min(os.cpu_count() or 1, 8), metavar="N")
     check.add_argument("--report", type=Path, metavar="DIR", help="write DIR/TARGET/verdict.json")
+    check.add_argument(
+        "--observe",
+        action="store_true",
+        help="also write DIR/TARGET/observations.jsonl: every case, for Tyche",
+    )
     check.add_argument(
         "--waivers",
         type=Path,
@@ -188,6 +194,8 @@ def _check(options: argparse.Namespace) -> int:
     profile, seed = check_profile(options.profile).name, _seed(options.seed)
     clauses = ",".join(options.clause or ["*"])
     _check_globs(clauses)
+    if options.observe and not options.report:
+        raise UsageError("--observe writes into a report: name its folder with --report DIR")
     waivers = parse(read(options.waivers) if options.waivers else find())
     check_targets(waivers, options.targets, _registered)
     statuses = []
@@ -203,6 +211,7 @@ def _check(options: argparse.Namespace) -> int:
             "profile": profile,
             "seed": seed,
             "clause": clauses,
+            "observe": time.time() if options.observe else None,
         }
         try:
             verdict = _check_one(setting, waivers, options)
@@ -250,6 +259,8 @@ def _check_one(
             _write(folder, verdict)
             with _writing(folder):
                 export(folder, verdict)
+                if options.observe:
+                    write_observations(folder, run.observed)
     announce(verdict, os.environ)
     return verdict
 
