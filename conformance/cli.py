@@ -10,13 +10,14 @@ import os
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from conformance.clauses import BY_ID, CLAUSES, selects
 from conformance.configuration import ConfigurationError, find, parse_text, read
-from conformance.exports import announce, export, withdraw
+from conformance.exports import announce, export, withdraw, write_observations
 from conformance.gate import compare, parse_policy, rule, uncovered
 from conformance.options import UsageError, check_profile
 from conformance.plans import PROFILES
@@ -102,6 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--jobs", type=_positive, default=min(os.cpu_count() or 1, 8), metavar="N")
     check.add_argument("--report", type=Path, metavar="DIR", help="write DIR/TARGET/verdict.json")
     check.add_argument(
+        "--observe",
+        action="store_true",
+        help="also write DIR/TARGET/observations.jsonl: every case, for Tyche",
+    )
+    check.add_argument(
         "--waivers",
         type=Path,
         metavar="FILE",
@@ -124,6 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("--target", help="instead of the verdict's own")
     _run_options(replay)
     replay.set_defaults(command=_replay)
+
+    report = commands.add_parser("report", help="one HTML page from verdicts, side by side")
+    report.add_argument("files", nargs="+", type=Path, metavar="VERDICT.json")
+    report.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE")
+    report.set_defaults(command=_report)
 
     waive = commands.add_parser("waive", help="write a waiver of a clause that a verdict breaks")
     waive.add_argument("file", type=Path, metavar="VERDICT.json")
@@ -184,10 +195,16 @@ def _check(options: argparse.Namespace) -> int:
     profile, seed = check_profile(options.profile).name, _seed(options.seed)
     clauses = ",".join(options.clause or ["*"])
     _check_globs(clauses)
+    if options.observe and not options.report:
+        raise UsageError("--observe writes into a report: name its folder with --report DIR")
     waivers = parse(read(options.waivers) if options.waivers else find())
     check_targets(waivers, options.targets, _registered)
     statuses = []
+    verdicts: list[dict[str, Any]] = []
     told: set[str] = set()
+    if options.report:
+        with _writing(options.report):
+            (options.report / "report.html").unlink(missing_ok=True)  # of an earlier run
     for target in options.targets:
         setting = {
             "target": target,
@@ -195,14 +212,19 @@ def _check(options: argparse.Namespace) -> int:
             "profile": profile,
             "seed": seed,
             "clause": clauses,
+            "observe": time.time() if options.observe else None,
         }
         try:
-            statuses.append(_check_one(setting, waivers, options))
+            verdict = _check_one(setting, waivers, options)
+            verdicts.append(verdict)
+            statuses.append(_status(verdict))
         except WorkerRefused as error:
             if str(error) not in told:  # once, where several lack the same
                 _complain(str(error), error.status)
             told.add(str(error))
             statuses.append(error.status)
+    if options.report and verdicts:
+        _write_page(options.report / "report.html", verdicts)
     for status in (USAGE, BROKEN, INCOMPLETE):  # what is wrong comes before what is missing
         if status in statuses:
             return status
@@ -218,7 +240,7 @@ def _registered() -> list[str]:
 
 def _check_one(
     setting: dict[str, Any], waivers: Sequence[Waiver], options: argparse.Namespace
-) -> int:
+) -> dict[str, Any]:
     from conformance.terminal import show, watching
 
     run = Run(setting, options.jobs, options.timeout, waivers=waivers)
@@ -239,7 +261,13 @@ def _check_one(
             with _writing(folder):
                 export(folder, verdict)
                 write_scripts(folder / "repro", verdict)
+                if options.observe:
+                    write_observations(folder, run.observed)
     announce(verdict, os.environ)
+    return verdict
+
+
+def _status(verdict: dict[str, Any]) -> int:
     if verdict["conforms"]:
         return OK
     return BROKEN if broken_rows(verdict) else INCOMPLETE
@@ -345,6 +373,20 @@ def _replay(options: argparse.Namespace) -> int:
             status = status or INCOMPLETE
         print(f"{row['id']} {row['dtype']}: {text}", flush=True)
     return status
+
+
+def _report(options: argparse.Namespace) -> int:
+    _write_page(options.out, [read_verdict(path) for path in options.files])
+    print(options.out)
+    return OK
+
+
+def _write_page(path: Path, verdicts: list[dict[str, Any]]) -> None:
+    from conformance.html import page
+
+    text = page(verdicts)
+    with _writing(path):
+        path.write_text(text, encoding="utf-8")
 
 
 def _waive(options: argparse.Namespace) -> int:

@@ -1,10 +1,10 @@
-"""A verdict for other programs: JUnit XML, Markdown, a badge, and annotations for GitHub."""
+"""A verdict in other forms: HTML, JUnit XML, Markdown, a badge, and annotations for GitHub."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,15 +17,25 @@ Json = dict[str, Any]
 
 
 def export(folder: Path, verdict: Json) -> None:
-    """Write junit.xml, summary.md and badge.json beside the verdict. Raises OSError."""
+    """Write report.html, junit.xml, summary.md and badge.json beside it. Raises OSError."""
+    from conformance.html import page  # Jinja is slow to import, and nothing else needs it
+
+    (folder / "report.html").write_text(page([verdict]), encoding="utf-8")
     (folder / "junit.xml").write_text(junit(verdict), encoding="utf-8")
     (folder / "summary.md").write_text(summary(verdict), encoding="utf-8")
     (folder / "badge.json").write_text(json.dumps(badge(verdict)) + "\n", encoding="utf-8")
 
 
+def write_observations(folder: Path, shards: Mapping[str, Iterable[Json]]) -> None:
+    """Write observations.jsonl, shard by shard in the order of their names. Raises OSError."""
+    with (folder / "observations.jsonl").open("w", encoding="utf-8") as file:
+        for name in sorted(shards):
+            file.writelines(json.dumps(line) + "\n" for line in shards[name])
+
+
 def withdraw(folder: Path) -> None:
     """Remove what an earlier run wrote beside its verdict. Raises OSError."""
-    for name in ("junit.xml", "summary.md", "badge.json", "report.html"):
+    for name in ("report.html", "junit.xml", "summary.md", "badge.json", "observations.jsonl"):
         (folder / name).unlink(missing_ok=True)
     for script in folder.glob("repro/*.py"):
         script.unlink()

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from conformance.experiments import EXPERIMENTS, Bench, Unavailable, run_experim
 from conformance.features import clause_of, clauses_of, features
 from conformance.measures import Bin, Cell, measure
 from conformance.minimise import minimise
+from conformance.observability import Observer
 from conformance.observation import observe
 from conformance.plans import (
     EXPERIMENT_SHARDS,
@@ -129,7 +131,7 @@ class Session:
     """Everything that running a case takes.
 
     ``selected``: globs of clause ids; other clauses are not looked at. ``box``: where each call is
-    written down. ``skip``: the keys of calls to leave out.
+    written down. ``skip``: the keys of calls to leave out. ``observer``: who is told of each case.
     """
 
     target: Target
@@ -138,6 +140,7 @@ class Session:
     selected: str = "*"
     box: Box | None = None
     skip: frozenset[str] = frozenset()
+    observer: Observer | None = None
 
     def run(self, case: Case) -> Judgement:
         """One run of one case, and every clause on what was seen."""
@@ -260,7 +263,11 @@ class _Judge:
             return 0.0
         self.result.cases += 1
         self.digest.update(case.key().encode())
+        began = time.perf_counter()
         judgement = self.session.run(case)
+        if self.session.observer is not None:
+            seconds, ran = time.perf_counter() - began, judgement is not LEFT_OUT
+            self.session.observer.see(case, judgement, self.result.shard, seconds, ran)
         names = tuple(f.name for f in features(case))
         always = _ALWAYS if judgement.returned else ()
         for clause in (*clauses_of(case, judgement.shares), *always):

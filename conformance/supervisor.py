@@ -165,6 +165,7 @@ class Run:
     jobs: int
     limit: float
     results: list[dict[str, Any]] = field(default_factory=list)
+    observed: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     lost: list[tuple[str, str, str]] = field(default_factory=list)
     gave_up: list[str] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
@@ -294,7 +295,9 @@ class Run:
         name = f"{shard[0]}-{shard[1]}"
         while True:
             try:
-                self.results.append(worker.ask({"do": "shard", "shard": shard, "skip": skip}))
+                result = worker.ask({"do": "shard", "shard": shard, "skip": skip})
+                self.observed[name] = result.pop("observed")
+                self.results.append(result)
                 return worker
             except Died as died:
                 worker = self._start(worker.place)

@@ -72,6 +72,8 @@ class ClauseResult:
                 row["counterexample"]["where"] = self.where
         elif self.message:
             row["message"] = self.message
+        if self.status == "pass" and self.case is not None:
+            row["worst_case"] = self.case
         return row if self.waiver is None else row | {"waiver": self.waiver}
 
 

@@ -98,7 +98,15 @@ class Desk:
         from conformance.shards import run_shard
 
         self.session.skip = frozenset(task["skip"])
-        return run_shard(self.session, Shard(*task["shard"]), self.profile).to_json()
+        observer = None
+        if self.options.get("observe"):
+            from conformance.observability import Observer
+
+            began = self.options["observe"]
+            observer = Observer(self.target.name, self.options["device"], began)
+        self.session.observer = observer
+        result = run_shard(self.session, Shard(*task["shard"]), self.profile).to_json()
+        return result | {"observed": observer.lines if observer else []}
 
     def do_minimise(self, task: dict[str, Any]) -> dict[str, Any]:
         from conformance.shards import finding_from_json, finding_to_json, minimised

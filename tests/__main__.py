@@ -1,10 +1,15 @@
-"""``python -m tests power``, ``comparison`` and ``scripts``: campaigns over the whole bank."""
+"""``python -m tests power|comparison|scripts``: campaigns over the bank; ``screenshot``."""
 
 import sys
 
-from tests import comparison, power, scripts
+from tests import comparison, pages, power, scripts
 
-CAMPAIGNS = {"power": power.main, "comparison": comparison.main, "scripts": scripts.main}
+CAMPAIGNS = {
+    "power": power.main,
+    "comparison": comparison.main,
+    "scripts": scripts.main,
+    "screenshot": pages.screenshots,
+}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in CAMPAIGNS:

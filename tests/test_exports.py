@@ -86,4 +86,9 @@ def test_only_a_workflow_is_told(broken: Json, tmp_path: Path, capsys: Any) -> N
 
 def test_all_of_them_lie_beside_the_verdict(broken: Json, tmp_path: Path) -> None:
     export(tmp_path, broken)
-    assert {p.name for p in tmp_path.iterdir()} == {"junit.xml", "summary.md", "badge.json"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "report.html",
+        "junit.xml",
+        "summary.md",
+        "badge.json",
+    }
