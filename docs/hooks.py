@@ -37,7 +37,9 @@ LINK = re.compile(r"\[([^\[\]]*(?:\[[^\]]*\])?[^\[\]]*)\]\(([^()\s#]*)(#[^()\s]*
 CLAUSE = re.compile(rf"(?<!\[)`((?:{'|'.join(FAMILIES)})\.[a-z_]+)`")
 FENCED = re.compile(r"(^[ ]*```.*?^[ ]*```$)", re.MULTILINE | re.DOTALL)
 MARKER = re.compile(r"^<!-- (\w+)(?:: (\w+))? -->$", re.MULTILINE)
-REQUEST = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//")
+REQUEST = re.compile(
+    r"<(?:script|link|img|iframe|source)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//"
+)
 IMPORT = re.compile(r"(?:@import|url\()\s*[\"']?(?:https?:)?//")
 
 
