@@ -1,0 +1,273 @@
+"""The pages: they build, their links lead somewhere, and what they show is what the suite says."""
+
+from __future__ import annotations
+
+import argparse
+import doctest
+import fnmatch
+import functools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance import cli
+from conformance.case import Case, Operand
+from conformance.clauses import BY_ID, CLAUSES
+from conformance.judging import judge
+from conformance.merging import conclude, merged, minimise_all
+from conformance.plans import PROFILES, plan
+from conformance.shards import Session, run_shard
+from conformance.verdict import BROKEN_STATUSES, ClauseResult, Verdict
+from targets import resolve
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+FAMILIES = list(dict.fromkeys(clause.family for clause in CLAUSES))
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A broken loss, and below it what the suite says: `clause: message` for each clause.
+EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:(?!^```).)*?^```text\n(.*?)^```$", re.M | re.S)
+FOUND = re.compile(r"^([a-z_]+\.[a-z_]+): (.+)$", re.MULTILINE)
+
+
+def text_of(page: str) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def verdict_on(spec: str, clauses: str = "*") -> Verdict:
+    """In profile quick, as far as ``clauses``, a glob, goes."""
+    target, profile = resolve(spec), PROFILES["quick"]
+    session = Session(target, "cpu", 0, clauses)
+    total = merged([run_shard(session, shard, profile) for shard in plan(target, profile)])
+    minimise_all(session, total)
+    return conclude(
+        target, total, device="cpu", profile="quick", seed=0, duration_s=0, selected=clauses
+    )
+
+
+def broken(verdict: Verdict) -> dict[str, list[ClauseResult]]:
+    """Its broken rows, must and should, by clause."""
+    found: dict[str, list[ClauseResult]] = {}
+    for row in verdict.clauses:
+        if row.status in BROKEN_STATUSES:
+            found.setdefault(row.id, []).append(row)
+    return found
+
+
+# -- the pages themselves ----------------------------------------------------------------------
+
+
+def test_each_family_has_a_page_and_no_page_is_about_another() -> None:
+    assert {path.stem for path in (DOCS / "families").glob("*.md")} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_page_has_its_clauses_and_an_example(family: str) -> None:
+    text = text_of(f"families/{family}.md")
+    assert f"\n<!-- clauses: {family} -->\n" in text
+    assert EXAMPLE.search(text) or family == "cuda"  # which takes a GPU
+    assert 40 <= len(text.splitlines()) <= 110
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
+def test_no_page_names_a_clause_that_does_not_exist(page: Path) -> None:
+    named = re.findall(rf"`((?:{'|'.join(FAMILIES)})\.[a-z_*]+)`", page.read_text("utf-8"))
+    assert [name for name in named if not fnmatch.filter(BY_ID, name)] == []
+
+
+# -- what they show ----------------------------------------------------------------------------
+
+
+# The broken losses of the family pages: family, source, clause → message.
+EXAMPLES = [
+    pytest.param(family, source, dict(FOUND.findall(said)), id=family)
+    for family in FAMILIES
+    for source, said in EXAMPLE.findall(text_of(f"families/{family}.md"))
+]
+
+
+@pytest.mark.parametrize(("family", "source", "said"), EXAMPLES)
+def test_the_suite_says_of_a_broken_example_what_its_page_says(
+    family: str, source: str, said: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(source, encoding="utf-8")
+    found = broken(verdict_on(f"{path}:loss", f"{family}.*"))
+    assert said
+    for clause, message in said.items():
+        messages = [row.message for row in found.get(clause, [])]
+        if message.endswith(" …"):
+            messages = [f"{m[: len(message) - 2]} …" for m in messages]
+        assert message in messages
+
+
+@pytest.mark.parametrize("page", ["tutorial.md", "oracle.md"])
+def test_the_code_of_a_page_runs_and_prints_what_it_shows(page: str) -> None:
+    """Its Python blocks one after the other; those with a prompt as doctests."""
+    names: dict[str, Any] = {}
+    runner, tried = doctest.DocTestRunner(), 0
+    for language, source in FENCED.findall(text_of(page)):
+        if language == "python" and ">>>" in source:
+            test = doctest.DocTestParser().get_doctest(source, {}, page, None, None)
+            test.globs = names
+            tried += runner.run(test, clear_globs=False).attempted
+        elif language == "python":
+            exec(compile(source, page, "exec"), names)
+    assert tried
+    assert runner.failures == 0
+
+
+@pytest.mark.parametrize("name", ["tutorial-module", "tutorial-function"])
+def test_the_tutorial_shows_what_is_broken(name: str) -> None:
+    blocks = [source for language, source in FENCED.findall(text_of("tutorial.md"))]
+    (shown,) = (b for b in blocks if b.startswith(f"$ loss-conformance check {name} "))
+    words = " ".join(shown.split())
+    verdict = verdict_on(name)
+    failures = {row.id for row in verdict.failures}
+    assert f"{name} DOES NOT CONFORM: {', '.join(sorted(failures))}" in words
+    for clause, rows in broken(verdict).items():
+        if clause in failures or name == "tutorial-function":
+            assert f"{clause} fail: {', '.join(row.dtype for row in rows)} " in words
+            parts = [row.message.split(", permitted: ") for row in rows]
+            assert any(all(" ".join(p.split()) in words for p in part) for part in parts), clause
+
+
+def test_the_tutorial_ends_in_losses_that_conform(tmp_path: Path) -> None:
+    sources = [s for language, s in FENCED.findall(text_of("tutorial.md")) if language == "python"]
+    path = tmp_path / "mended.py"
+    path.write_text(next(s for s in sources if "mended = Target(" in s), encoding="utf-8")
+    for attribute in ("mended", "MendedModule"):
+        verdict = judge(f"{path}:{attribute}", profile="quick")
+        assert verdict.conforms, [row.id for row in verdict.failures]
+
+
+def test_the_first_page_says_what_is_wrong_with_its_example(tmp_path: Path) -> None:
+    ((_, source),) = (b for b in FENCED.findall(text_of("index.md")) if b[0] == "python")
+    path = tmp_path / "mine.py"
+    path.write_text(source, encoding="utf-8")
+    assert set(broken(verdict_on(f"{path}:loss", "errors.*"))) == {"errors.reduction"}
+
+
+def keys_of_a_verdict() -> set[str]:
+    """Of a verdict with every kind of row that there is, and of its schema where there is one."""
+    case = Case(Operand((1,)), Operand((1,))).to_json()
+    waiver = {"reason": "", "link": "", "expires": ""}
+    rows = (
+        ClauseResult("value.sum", "must", "waived", "float32", case=case, waiver=waiver),
+        ClauseResult("value.sum", "must", "unavailable", "float32", message="no"),
+    )
+    verdict = Verdict("mine", "cpu", "quick", 0, rows, 1, 1.0, environment={"torch": "2"})
+    schema = ROOT / "conformance" / "verdict.schema.json"
+    described = json.loads(schema.read_text("utf-8")) if schema.exists() else {}
+    return {*keys_in(verdict.to_json()), *properties_in(described)}
+
+
+def keys_in(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from value
+    for inner in value.values() if isinstance(value, dict) else value:
+        if isinstance(inner, dict | list | tuple):
+            yield from keys_in(inner)
+
+
+def properties_in(schema: Any) -> Iterator[str]:
+    """The keys that a JSON Schema knows."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+    for inner in schema.values() if isinstance(schema, dict) else schema:
+        if isinstance(inner, dict | list):
+            yield from properties_in(inner)
+
+
+def test_every_key_of_a_verdict_is_described() -> None:
+    text = text_of("verdict_json.md")
+    keys = keys_of_a_verdict()
+    assert len(keys) > 30
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
+
+
+def test_every_environment_variable_is_described() -> None:
+    read = re.compile(r"environ(?:\.get\(|\[)\"([A-Z_]+)\"")
+    sources = [p for name in ("conformance", "targets") for p in (ROOT / name).rglob("*.py")]
+    names = {m[1] for p in sources for m in read.finditer(p.read_text("utf-8"))}
+    assert {"CXX", "TRITON_INTERPRET"} <= names
+    assert [
+        n for n in sorted(names - {"PYTHONPATH"}) if f"`{n}`" not in text_of("command.md")
+    ] == []
+
+
+# -- building them -----------------------------------------------------------------------------
+
+
+def build(root: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+@functools.cache
+def skipped(folder: str, names: tuple[str, ...]) -> set[str]:
+    """What a copy of the project for building its pages can do without."""
+    hidden = {n for n in names if n.startswith(".") or n.endswith(".egg-info")}
+    return hidden | ({"mutants", "right", "__pycache__", "site", "build"} & set(names))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the project, to break its pages."""
+    copy = tmp_path / "project"
+    shutil.copytree(ROOT, copy, ignore=lambda folder, names: skipped(folder, tuple(names)))
+    return copy
+
+
+def test_the_pages_build_and_ask_no_other_server(tmp_path: Path) -> None:
+    done = build(ROOT, tmp_path / "site")
+    assert done.returncode == 0, done.stderr
+    pages = {p.name: p.read_text("utf-8") for p in (tmp_path / "site").rglob("*.html")}
+    commands = next(
+        a.choices for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction)
+    )
+    for command in commands:
+        assert f"usage: loss-conformance {command} " in pages["command.html"]
+    for clause in CLAUSES:
+        assert f'id="{clause.id}"' in pages[f"{clause.family}.html"]
+        assert f'families/{clause.family}.html#{clause.id}"' in pages["spec.html"]
+
+
+@pytest.mark.parametrize(
+    ("file", "added", "complaint"),
+    [
+        ("docs/reading.md", "[a page](nowhere.md)", "nowhere.md"),
+        ("docs/reading.md", "[an anchor](tutorial.md#nowhere)", "#nowhere"),
+        ("docs/reading.md", "[a file](../targets/nowhere.py)", "nowhere.py"),
+        ("docs/reading.md", "![a picture](images/nowhere.png)", "nowhere.png"),
+        ("docs/reading.md", '<img src="https://example.org/a.png">', "asks another server"),
+        ("docs/reading.md", "`value.nowhere`", "does not exist: value.nowhere"),
+        ("docs/families/value.md", "\n<!-- clauses: nowhere -->\n", "nothing generates"),
+        ("README.md", "[a page](docs/nowhere.md)", "nowhere.md"),
+        ("README.md", "[a part](#nowhere)", "#nowhere"),
+        ("README.md", "[a file](tests/nowhere)", "nowhere"),
+        ("CONTRIBUTING.md", "[a page](docs/tutorial.md#nowhere)", "#nowhere"),
+    ],
+)
+def test_the_build_fails_on_what_leads_nowhere(
+    project: Path, file: str, added: str, complaint: str
+) -> None:
+    path = project / file
+    path.write_text(f"{path.read_text('utf-8')}\n{added}\n", encoding="utf-8")
+    done = build(project, project / "site")
+    assert done.returncode != 0
+    assert complaint in done.stderr
+
+
+def test_a_page_that_nobody_can_find_is_an_error(project: Path) -> None:
+    (project / "docs" / "lost.md").write_text("# Lost\n")
+    done = build(project, project / "site")
+    assert done.returncode != 0
+    assert "lost.md" in done.stderr
