@@ -37,6 +37,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     ),
     "extra_count": (
         "mean-for-sum",
+        "needing-reduces-none",
         "none-divided",
         "gradient-divided-always",
         "compiled-mean",
@@ -139,6 +140,8 @@ LABELS: dict[str, tuple[str, ...]] = {
         "serial-float32",
         "dot-product",
         "half-overflow",
+        "norm-squared",
+        "nan-left-out",
         "fold-in-bfloat16",
     ),
     # --- which elements
