@@ -1,10 +1,10 @@
-"""``python -m tests power`` and ``python -m tests comparison``: campaigns over the whole bank."""
+"""``python -m tests power``, ``causes`` and ``comparison``: campaigns over the whole bank."""
 
 import sys
 
-from tests import comparison, power
+from tests import causes, comparison, power
 
-CAMPAIGNS = {"power": power.main, "comparison": comparison.main}
+CAMPAIGNS = {"power": power.main, "causes": causes.main, "comparison": comparison.main}
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in CAMPAIGNS:

@@ -354,9 +354,10 @@ def settings(subject: Subject, finding: Finding) -> Cause | None:
     dtype, device = dtype_of(subject, finding), subject.runner.device
     for reduction in reductions(subject):
         x, y = made(eighths(9, 1), dtype, device, True), made(eighths(9, 2), dtype, device, True)
-        with fresh_randomness(7):
+        with fresh_randomness(7), np.errstate(all="warn"):
             before, known = world(), Settings.now()
-            result = loss(subject, x, y, reduction)
+            with subject.runner.in_box(plain(dtype, reduction).key):
+                result = call(subject.target, x, y, reduction)
             changed = known.changes()
             if isinstance(result, torch.Tensor) and result.requires_grad:
                 torch.autograd.grad(result, x, torch.ones_like(result))
@@ -462,7 +463,7 @@ def _judged(got: Any, right: Floats, ones: Floats, n: int, dtype: str, what: str
     for factor, id, text in (
         (-1.0, "wrong_sign", "has the wrong sign"),
         (n, "missing_count", "is not divided by n"),
-        (n / 2, "missing_count", "has no factor 2/n"),
+        (n / 2 if n > 1 else 1, "missing_count", "has no factor 2/n"),
         (0.5, "constant_factor", "is half of what it should be"),
         (2.0, "constant_factor", "is twice what it should be"),
     ):

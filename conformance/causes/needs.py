@@ -26,6 +26,10 @@ _CONDITIONS: dict[frozenset[int], str] = {
     frozenset({3}): "where neither operand needs a gradient",
     frozenset({4}): "where gradients are switched off",
     frozenset({3, 4}): "where no gradient is needed",
+    frozenset({0, 2, 4}): "where the target requires a gradient",
+    frozenset({0, 1, 4}): "where the input requires a gradient",
+    frozenset({0, 4}): "where both operands require a gradient",
+    frozenset({0, 1, 2, 4}): "where an operand requires a gradient",
     frozenset({0, 1, 2}): "where a gradient is needed",
     frozenset({1, 2}): "where one operand alone needs a gradient",
 }
@@ -45,6 +49,9 @@ def dependence(subject: Subject, case: Case, aspect: str) -> tuple[str, Cause | 
             continue
         if subject.allows(way):
             outcomes[k] = trial(subject, way, aspect)
+    for t in reversed(outcomes.values()):
+        if trial(subject, t.case, aspect).wrong != t.wrong:
+            return "", None  # it depends on the order of calls
     wrong = frozenset(k for k, t in outcomes.items() if t.wrong)
     right = frozenset(outcomes) - wrong
     fitting = {

@@ -53,13 +53,13 @@ def _buffers(case: Case, x: Floats, y: Floats) -> tuple[Floats, Floats]:
 
 
 def _adds_integers(subject: Subject, t: Trial, salt: int) -> bool:
-    """Some ones among zeros, so few that every partial sum is exact."""
+    """Some ones among zeros in either operand, so few that every partial sum is exact."""
     random = np.random.Generator(np.random.PCG64(salt))
     x = np.zeros(t.case.input.shape)
     most = min(2 ** (t.fmt.precision - 1), x.size)
-    ones = random.permutation(x.size)[: max(int(most * random.uniform(0.3, 0.9)), 1)]
+    ones = random.permutation(x.size)[: max(int(most * random.uniform(0.1, 0.6)), 1)]
     x.reshape(-1)[ones] = 1.0
-    y = np.zeros(t.case.target.shape)
+    y = (random.uniform(size=t.case.target.shape) < 0.1) * 1.0
     total = float(np.broadcast_to((x - y) ** 2, t.shape).sum())
     if total > 2**t.fmt.precision:
         return False

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -190,14 +190,17 @@ class Trial:
         """Whether what was seen is ``predicted``, but for a few roundings."""
         if self.seen is None or self.seen.values.shape != predicted.shape:
             return False
-        seen = self.seen.values
+        return bool(np.all(self._alike(self.seen.values, predicted, magnitude)))
+
+    def _alike(self, seen: Floats, predicted: Floats, magnitude: Floats | None) -> Any:
+        """For each element whether it is the predicted one."""
         result = self.fmt if self.is_value else FORMAT_OF.get(self.operand.dtype, self.fmt)
         with np.errstate(all="ignore"):
             predicted = round_nearest(predicted, result)
             size = np.abs(predicted) if magnitude is None else np.abs(magnitude)
             near = np.abs(seen - predicted) <= self.slack * size + self.floor
         alike = np.isnan(seen) & np.isnan(predicted) | (seen == predicted)
-        return bool(np.all(near & np.isfinite(seen) & np.isfinite(predicted) | alike))
+        return near & np.isfinite(seen) & np.isfinite(predicted) | alike
 
     def is_right(self) -> bool:
         return self.matches(self.right, self.magnitude)
@@ -208,8 +211,8 @@ class Trial:
             return False
         if self.seen.values.shape != self.right.shape:
             return True
-        odd = np.isnan(self.seen.values) & ~np.isnan(self.right)
-        return not odd.any() or bool(np.any(~odd & (self.seen.values != self.right)))
+        differ = ~self._alike(self.seen.values, self.right, self.magnitude)
+        return bool(np.any(differ & ~np.isnan(self.seen.values)))
 
 
 def trial(subject: Subject, case: Case, aspect: str) -> Trial:
@@ -224,11 +227,16 @@ def trial(subject: Subject, case: Case, aspect: str) -> Trial:
 
 
 def siblings(case: Case) -> Iterator[Case]:
-    """Cases with the same features and other elements, sizes and ``grad_output``."""
+    """Cases with the same features and other elements and sizes, to tell hypotheses apart."""
     yield _refilled(case, 1, plainly=False)
     special = {case.input.fill.regime, case.target.fill.regime} - PLAIN
-    for regime in ("ordinary", "tiny", "square_edge") if special else ("ordinary",):
+    for regime in ("ordinary", "tiny", "square_edge", "huge") if special else ("ordinary",):
         yield _all_of(case, regime)
+    x, y = case.input.shape, case.target.shape
+    if special and x == y and max(x, default=1) > 1 and not case.same:  # nothing to add up
+        yield _refilled(with_shapes(case, (1,) * len(x), (1,) * len(x)), 2, plainly=False)
+    if x != y:  # no operand is a single number
+        yield _refilled(with_shapes(case, (*x, 3), (*y, 3)), 3, plainly=True)
     for k, grown in enumerate((case, *_grown(case))):
         yield _refilled(grown, 11 + k, plainly=True)
 
