@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from conformance.merging import conclude, merged, explain_all
+from conformance.merging import conclude, explain_all, merged
 from conformance.options import check_profile, make_ready
 from conformance.plans import plan
 from conformance.recheck import recheck_all

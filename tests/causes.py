@@ -74,7 +74,9 @@ def broken_total(target: Target) -> ShardResult:
     later = [s for s in experiment_shards("default") if s not in shards]
     results += results_of(target, 0, default, later)
     if not any(f.status == "fail" for r in results for f in r.findings.values()):
-        results += results_of(target, 0, default, [s for s in plan(target, default) if s.phase == "pairs"])
+        results += results_of(
+            target, 0, default, [s for s in plan(target, default) if s.phase == "pairs"]
+        )
     return merged(results)
 
 
@@ -138,7 +140,7 @@ def summary(figures: Figures) -> str:
         lines.append(f"| {label} | {sum(counts)} | {' | '.join(map(str, counts))} |")
     lines += ["", "## Wrong, or silent though there is a cause", ""]
     for e in figures.every:
-        if e.verdict == "wrong" or e.verdict == "silent" and e.labels:
+        if e.verdict == "wrong" or (e.verdict == "silent" and e.labels):
             lines.append(f"- {e.name}: {e.verdict}; has {', '.join(sorted(e.labels)) or 'none'}")
             lines += [f"  - {c}: {id}: {text}" for c, id, text in e.told if id not in e.labels]
     return "\n".join(lines) + "\n"

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from conformance.attribution import Finding
-from conformance.causes.cause import CAUSES, Cause
 from conformance.causes.calls import explain_calls
-from conformance.causes.needs import dependence
+from conformance.causes.cause import CAUSES, Cause
 from conformance.causes.hypotheses import HYPOTHESES, cause_of, surviving
 from conformance.causes.memory import elements_cause, grad_output_cause, has_layout, strides_cause
+from conformance.causes.needs import dependence
 from conformance.causes.rounding import accumulator_cause
 from conformance.causes.trials import LARGEST, Runner, Subject, trial, trials_of
 from conformance.checks import ASPECTS
@@ -60,9 +60,9 @@ def explain_case(subject: Subject, finding: Finding) -> Cause | None:
     if cause is None:
         survivors = surviving(every, HYPOTHESES)
         cause = cause_of(survivors)
-        if cause is not None and cause.id == "broadcast_gradient":
-            if trial(subject, case, "value").wrong:  # then it may be right for that value
-                return None
+        of_broadcast = cause is not None and cause.id == "broadcast_gradient"
+        if of_broadcast and trial(subject, case, "value").wrong:
+            return None  # it may be right for that value
         if not survivors:
             cause = elements_cause(subject, every) or accumulator_cause(subject, first)
     if condition and cause is None:

@@ -48,9 +48,10 @@ def surviving(trials: Sequence[Trial], hypotheses: Sequence[Hypothesis]) -> list
     found = []
     for hypothesis in hypotheses:
         for variant in hypothesis(first, None):
-            if first.matches(variant.values, variant.magnitude):
-                if first.tells() + _support(variant, hypothesis, others) >= 2:
-                    found.append(variant)
+            if not first.matches(variant.values, variant.magnitude):
+                continue
+            if first.tells() + _support(variant, hypothesis, others) >= 2:
+                found.append(variant)
     return found
 
 
@@ -59,7 +60,7 @@ def _support(variant: Variant, hypothesis: Hypothesis, others: Sequence[Trial]) 
     count = 0
     for trial in others:
         same = (v for v in hypothesis(trial, variant.parameter) if v.key == variant.key)
-        if not any(trial.matches(v.values, v.magnitude) for v in same):
+        if not any(trial.allows(v.values, v.magnitude) for v in same):
             return -len(others)
         count += trial.tells()
     return count
@@ -134,7 +135,7 @@ def extra_count(t: Trial, _: float | None) -> Iterator[Variant]:
 
 
 def wrong_count(t: Trial, fitted: float | None) -> Iterator[Variant]:
-    if t.reduction != "mean" or not t.n:
+    if t.reduction != "mean" or not t.n or not t.shape:
         return
     for name, count in _counts(t):
         if count and count != t.n:
@@ -342,9 +343,7 @@ def intermediate_range(t: Trial, _: float | None) -> Iterator[Variant]:
             yield Variant("intermediate_range", f"{k:g}", text, t.reduce(squares))
         if t.reduction == "mean" and t.n:
             text = f"Every square is divided by n in {t.dtype} before it is added: it underflows."
-            yield Variant(
-                "intermediate_range", "terms", text, np.asarray(r(r(d * d) / t.n).sum())
-            )
+            yield Variant("intermediate_range", "terms", text, np.asarray(r(r(d * d) / t.n).sum()))
             text = f"It adds (d/√n)² in {t.dtype}, which underflows."
             parts = r(r(d / math.sqrt(t.n)) ** 2)
             yield Variant("intermediate_range", "root n", text, np.asarray(parts.sum()))
@@ -371,18 +370,24 @@ def _in_format(t: Trial, fmt: Format) -> Iterator[Variant]:
         ("the operands are", t.rounded(r(x) - r(y)), t.g),
         ("the input is", t.rounded(r(x) - t.y), t.g),
         ("the target is", t.rounded(t.x - r(y)), t.g),
+        ("operands and difference are", r(r(x) - r(y)), t.g),
         ("the difference is", r(t.d), t.g),
         ("the difference is cut and", cut(t.d), t.g),
     ]
     if not t.is_value:
-        stages += [("grad_output is", t.d, r(t.g)), ("operands and grad_output are", r(t.d), r(t.g))]
+        stages += [
+            ("grad_output is", t.d, r(t.g)),
+            ("operands and grad_output are", r(t.d), r(t.g)),
+        ]
     for stage, d, g in stages:
         text = f"Computed too coarsely: {stage} rounded to {name}."
         if t.is_value:
             yield Variant("narrow_dtype", stage + name, text, t.reduce(d * d))
         else:
             terms = t.scale * d * g
-            yield Variant("narrow_dtype", stage + name, text, t.fold(terms), np.abs(t.fold(np.abs(terms))))
+            yield Variant(
+                "narrow_dtype", stage + name, text, t.fold(terms), np.abs(t.fold(np.abs(terms)))
+            )
             coarse = f"{what(t)} is computed in {name}."
             values = t.fold(r(terms))
             yield Variant("narrow_dtype", stage + name + "result", coarse, values)
@@ -534,7 +539,7 @@ def zero_gradient(t: Trial, _: float | None) -> Iterator[Variant]:
 
 def grad_output_taken(t: Trial, _: float | None) -> Iterator[Variant]:
     """Taken for 1; for one of its elements; or read as if dense."""
-    if t.is_value or t.case.grad_output.fill.regime == "one" and t.reduction != "none":
+    if t.is_value or (t.case.grad_output.fill.regime == "one" and t.reduction != "none"):
         if not t.is_value:  # nothing to tell apart, and nothing to contradict
             for key in ("one", "first", "mean", "row", "column", "pointer"):
                 yield Variant("missing_grad_output", key, "", t.right, t.magnitude)
@@ -579,7 +584,7 @@ def broadcast_gradient(t: Trial, _: float | None) -> Iterator[Variant]:
     head = f"{what(t)}, a broadcast operand, is"
 
     def slices(where: int) -> Floats:
-        part = whole
+        part = np.asarray(whole)
         for k in axes:
             part = part.take([where], axis=k)
         return part.reshape(shape)
@@ -589,7 +594,7 @@ def broadcast_gradient(t: Trial, _: float | None) -> Iterator[Variant]:
         part = whole
         for k in axes[1:]:
             part = part.take([where], axis=k)
-        return part.sum(axes[:1] or None, keepdims=True).reshape(shape)
+        return np.asarray(part.sum(axes[:1] or None, keepdims=True).reshape(shape))
 
     def leading(where: int) -> Floats:
         """Summed over the dimensions that are missing, and one slice of those of size 1."""
@@ -604,19 +609,32 @@ def broadcast_gradient(t: Trial, _: float | None) -> Iterator[Variant]:
         ("averaged over the broadcast dimensions, not summed", kept.reshape(shape) / count),
         ("not summed over the broadcast dimensions: the first slice counts", slices(0)),
         ("not summed over the broadcast dimensions: the last slice counts", slices(-1)),
-        ("cut to the operand's size, not summed", whole.reshape(-1)[: math.prod(shape)].reshape(shape)),
+        (
+            "cut to the operand's size, not summed",
+            whole.reshape(-1)[: math.prod(shape)].reshape(shape),
+        ),
         ("summed over the first broadcast dimension alone", later(0)),
         ("summed over the first broadcast dimension alone, the last slice of others", later(-1)),
-        ("summed over missing dimensions alone, not those of size 1", leading(0)),
-        ("summed over missing dimensions alone, not those of size 1 (the last counts)", leading(-1)),
+        ("summed over missing dimensions alone, the first slice of others", leading(0)),
+        (
+            "summed over missing dimensions alone, not those of size 1 (the last counts)",
+            leading(-1),
+        ),
     ]
     if t.shape:
         for axis, name in ((0, "first"), (-1, "last")):
             folded = whole.sum(axis)
             if folded.size == math.prod(shape) and whole.size != folded.size:
-                found.append((f"summed over the {name} dimension, whichever was broadcast", folded.reshape(shape)))
+                found.append(
+                    (
+                        f"summed over the {name} dimension, whichever was broadcast",
+                        folded.reshape(shape),
+                    )
+                )
             else:
-                found.append((f"summed over the {name} dimension, whichever was broadcast", t.right))
+                found.append(
+                    (f"summed over the {name} dimension, whichever was broadcast", t.right)
+                )
     for name, values in found:
         yield Variant("broadcast_gradient", name, f"{head} {name}.", values, t.magnitude)
 
@@ -639,8 +657,9 @@ def broadcast_wrong(t: Trial, _: float | None) -> Iterator[Variant]:
         text = f"Each element of the smaller {which} is repeated in a row, not broadcast."
         yield _squares(t, "repeated", text, repeated.reshape(large.shape), large)
         dims = max(x.ndim, y.ndim)
-        a, b = (v.reshape(v.shape + (1,) * (dims - v.ndim)) for v in (x, y))
-        if all(p == q or 1 in (p, q) for p, q in zip(a.shape, b.shape, strict=True)):
+        a, b = (v.reshape((*v.shape, *(1,) * (dims - v.ndim))) for v in (x, y))
+        sizes = zip(a.shape, b.shape, strict=True)
+        if all(pair[0] == pair[1] or 1 in pair for pair in sizes):
             text = "Shapes of different lengths are aligned on the left, not on the right."
             yield _squares(t, "left", text, a, b)
         else:

@@ -94,13 +94,33 @@ def positions(operand: Operand) -> Indices:
 
 
 def readers(operand: Operand, other: Operand) -> Iterator[tuple[str, str, Indices]]:
-    """Ways to read an operand's elements: id of the cause, in words, and the positions."""
+    """Ways to read an operand's elements: id of the cause, in words, and the positions.
+
+    The right one comes first, and has no words; none comes twice.
+    """
+    known: list[Indices] = []
+    for id, text, index in _readers(operand, other):
+        if not any(np.array_equal(index, other) for other in known):
+            known.append(index)
+            yield id, text, index
+
+
+def _readers(operand: Operand, other: Operand) -> Iterator[tuple[str, str, Indices]]:
     spot, shape = place(operand.layout, operand.shape), operand.shape
     right = positions(operand)
     dense = np.arange(operand.size).reshape(shape)
     yield "", "", right
-    yield "strides_ignored", "as if they lay one after the other, from the first one", spot.offset + dense
-    yield "strides_ignored", "as if they lay one after the other, from the storage's start", dense
+    for width in (1, 2, 4, 8, 16, 32):
+        moved = spot.offset % width if width > 1 else spot.offset
+        if moved:
+            text = "from the storage's start" if width == 1 else f"from a multiple of {width}"
+            yield "offset_ignored", f"{text}, whatever the offset", right - moved
+    yield (
+        "strides_ignored",
+        "as if they lay one after the other, from the first one",
+        spot.offset + dense,
+    )
+    yield "strides_ignored", "as if they lay side by side, from the storage's start", dense
     order = sorted(range(len(shape)), key=lambda k: spot.strides[k], reverse=True)
     yield "strides_ignored", "in the order of memory", right.transpose(order).reshape(shape)
     if shape:
@@ -113,14 +133,11 @@ def readers(operand: Operand, other: Operand) -> Iterator[tuple[str, str, Indice
             yield "strides_ignored", text, _strided(shape, strides, spot.offset)
     if other.shape == shape:
         strides = place(other.layout, shape).strides
-        yield "strides_ignored", "with the other operand's strides", _strided(
-            shape, strides, spot.offset
+        yield (
+            "strides_ignored",
+            "with the other operand's strides",
+            _strided(shape, strides, spot.offset),
         )
-    for width in (1, 2, 4, 8, 16, 32):
-        moved = spot.offset % width if width > 1 else spot.offset
-        if moved:
-            text = "from the storage's start" if width == 1 else f"from a multiple of {width}"
-            yield "offset_ignored", f"{text}, whatever the offset", right - moved
 
 
 def _dense(shape: Sequence[int], step: int) -> list[int]:
@@ -200,6 +217,7 @@ def strides_cause(subject: Subject, first: Trial) -> Cause | None:
 
 def _telling(case: Case, salt: int) -> Case:
     """The case in a shape in which its layout matters."""
+
     def at_least(shape: tuple[int, ...]) -> tuple[int, ...]:
         sizes = tuple(n + (salt - 1) if n > 1 else n for n in shape)
         if all(n == 1 for n in sizes) and sizes and case.input.shape == case.target.shape:
@@ -212,16 +230,17 @@ def _telling(case: Case, salt: int) -> Case:
 def _readings(subject: Subject, case: Case, aspect: str, salt: int) -> dict[str, str] | None:
     """Which ways to read explain the answer; None where reading rightly does."""
     random = np.random.Generator(np.random.PCG64(salt))
-    lines = [random.integers(1, 12, length(o)).astype(np.float64) for o in (case.input, case.target)]
+    sizes = length(case.input), length(case.target)
+    x, y = (random.integers(1, 12, size).astype(np.float64) for size in sizes)
     if case.dtype in ("int64", "int32", "uint8"):
         return None
-    g = np.ones(length(case.grad_output.replace(shape=case.shape if case.reduction == "none" else ())))
-    answer = run(subject, case, *lines, g if aspect != "value" else None, aspect.partition(".")[2])
+    g = np.ones(length(case.grad_output.replace(shape=_result_shape(case))))
+    answer = run(subject, case, x, y, g if aspect != "value" else None, aspect.partition(".")[2])
     got = answer.value if aspect == "value" else answer.gradient
     if got is None:
         return {}
     found: dict[str, str] = {}
-    for cause, text, values in _predicted(case, aspect, lines):
+    for cause, text, values in _predicted(case, aspect, x, y):
         if _near(got, values, case):
             if not cause:
                 return None
@@ -229,12 +248,15 @@ def _readings(subject: Subject, case: Case, aspect: str, salt: int) -> dict[str,
     return found
 
 
-def _predicted(case: Case, aspect: str, lines: list[Floats]) -> Iterator[tuple[str, str, Floats]]:
-    x, y = lines
+def _result_shape(case: Case) -> tuple[int, ...]:
+    return case.shape if case.reduction == "none" else ()
+
+
+def _predicted(case: Case, aspect: str, x: Floats, y: Floats) -> Iterator[tuple[str, str, Floats]]:
     both = list(readers(case.input, case.target)), list(readers(case.target, case.input))
     for a_id, a_text, a in both[0]:
         for b_id, b_text, b in both[1]:
-            if a_id and b_id and a_text != b_text or not _inside(a, x) or not _inside(b, y):
+            if (a_id and b_id and a_text != b_text) or not _inside(a, x) or not _inside(b, y):
                 continue
             d = x[a] - y[b]
             who = "Both operands" if a_id and b_id else "The input" if a_id else "The target"
@@ -245,7 +267,7 @@ def _predicted(case: Case, aspect: str, lines: list[Floats]) -> Iterator[tuple[s
         spot = place(case.input.layout, case.shape)
         order = sorted(range(len(case.shape)), key=lambda k: spot.strides[k], reverse=True)
         squares = (d * d).reshape([case.shape[k] for k in order]).transpose(np.argsort(order))
-        text = "The result is written in the order of dimensions, into memory laid out as the input."
+        text = "The result is written in order of dimensions, into memory laid out as the input."
         yield "strides_ignored", text, squares
 
 
@@ -422,7 +444,7 @@ def _pattern(where: Indices, times: Floats, u: float) -> tuple[str, int]:
     if lost.any() and more.any():  # where none counts once, it is a sample that is scaled up
         return ("wrong_index", int(where[lost][0])) if (whole == 1).any() else ("", -1)
     if more.any():
-        return "counted_twice", int(where[more][0])
+        return ("counted_twice", int(where[more][0])) if (whole == 1).any() else ("", -1)
     if not lost.any():
         return "", -1
     k = int(where[lost][0])
@@ -484,9 +506,12 @@ def past_end(subject: Subject, first: Trial) -> Cause | None:
         if all(v == 0 for _, v in pairs):
             continue
         for width in (2, 4, 8, 16, 32, 64, 128, 256):
-            for count in (lambda n, w=width: -n % w, lambda n, w=width: min(-n % w, 1)):
-                unit = next((v / count(n) for n, v in pairs if count(n)), 0.0)
-                if unit and all(math.isclose(v, unit * count(n), rel_tol=0.02) for n, v in pairs):
+            for most in (width, 1):  # lanes that add something, each of them or one
+                counted = [(min(-n % width, most), v) for n, v in pairs]
+                unit = next((v / count for count, v in counted if count), 0.0)
+                if unit and all(
+                    math.isclose(v, unit * count, rel_tol=0.02) for count, v in counted
+                ):
                     text = f"Lanes past the end count, up to a whole vector of {width}"
                     tail = "with what lies behind the tensor" if behind else "though they are empty"
                     return Cause("past_end", f"{text}, {tail}.")

@@ -33,7 +33,7 @@ def accumulator_cause(subject: Subject, t: Trial) -> Cause | None:
             text = f"The sum overflows in {t.dtype} as it is accumulated: too narrow for it."
             return Cause("narrow_accumulator", text)
         return None
-    if not np.isfinite(seen) or t.is_right() and not t.wrong:
+    if not np.isfinite(seen) or (t.is_right() and not t.wrong):
         return None
     if not (_scaled(subject, t, 2.0**-3, seen) and _scaled(subject, t, 2.0**-1, seen)):
         return None
@@ -59,7 +59,7 @@ def _adds_integers(subject: Subject, t: Trial, salt: int) -> bool:
     most = min(2 ** (t.fmt.precision - 1), x.size)
     ones = random.permutation(x.size)[: max(int(most * random.uniform(0.1, 0.6)), 1)]
     x.reshape(-1)[ones] = 1.0
-    y = (random.uniform(size=t.case.target.shape) < 0.1) * 1.0
+    y = np.where(random.uniform(size=t.case.target.shape) < 0.1, 1.0, 0.0)
     total = float(np.broadcast_to((x - y) ** 2, t.shape).sum())
     if total > 2**t.fmt.precision:
         return False

@@ -192,6 +192,14 @@ class Trial:
             return False
         return bool(np.all(self._alike(self.seen.values, predicted, magnitude)))
 
+    def allows(self, predicted: Floats, magnitude: Floats | None = None) -> bool:
+        """Whether the prediction holds here; of what was permitted, that it be the right answer."""
+        if self.matches(predicted, magnitude):
+            return True
+        if self.wrong or predicted.shape != self.right.shape:
+            return False
+        return bool(np.all(self._alike(self.right, predicted, self.magnitude)))
+
     def _alike(self, seen: Floats, predicted: Floats, magnitude: Floats | None) -> Any:
         """For each element whether it is the predicted one."""
         result = self.fmt if self.is_value else FORMAT_OF.get(self.operand.dtype, self.fmt)
@@ -281,9 +289,7 @@ def _grown(case: Case) -> Iterator[Case]:
     small = max(case.shape, default=1) == 1
     for more, ones in ((1, small), (4, small), (2, True)):
 
-        def bigger(
-            shape: tuple[int, ...], more: int = more, ones: bool = ones
-        ) -> tuple[int, ...]:
+        def bigger(shape: tuple[int, ...], more: int = more, ones: bool = ones) -> tuple[int, ...]:
             last = len(shape) - 1
             return tuple(
                 n + more + (k == last) if n > 1 or (ones and x == y) else n
