@@ -20,7 +20,12 @@ from conformance.values import elements, in_buffer
 from reference.formats import BFLOAT16, BINARY16, BINARY32, Floats, Format, round_nearest
 
 TF32 = Format("tf32", 11, -126, 127)
-NAMES = {BINARY32: "float32", BINARY16: "float16", BFLOAT16: "bfloat16", TF32: "TF32 (10 bits)"}
+NAMES = {
+    BINARY32: "float32",
+    BINARY16: "float16",
+    BFLOAT16: "bfloat16",
+    TF32: "10 bits, as in TF32",
+}
 
 
 @dataclass(frozen=True)

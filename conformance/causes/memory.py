@@ -117,7 +117,7 @@ def _readers(operand: Operand, other: Operand) -> Iterator[tuple[str, str, Indic
             yield "offset_ignored", f"{text}, whatever the offset", right - moved
     yield (
         "strides_ignored",
-        "as if they lay one after the other, from the first one",
+        "as if its elements lay one after the other, from the first on",
         spot.offset + dense,
     )
     yield "strides_ignored", "as if they lay side by side, from the storage's start", dense
@@ -259,8 +259,8 @@ def _predicted(case: Case, aspect: str, x: Floats, y: Floats) -> Iterator[tuple[
             if (a_id and b_id and a_text != b_text) or not _inside(a, x) or not _inside(b, y):
                 continue
             d = x[a] - y[b]
-            who = "Both operands" if a_id and b_id else "The input" if a_id else "The target"
-            text = f"{who} {'are' if a_id and b_id else 'is'} read {a_text or b_text}."
+            who = "Each operand" if a_id and b_id else "The input" if a_id else "The target"
+            text = f"{who} is read {a_text or b_text}."
             yield a_id or b_id, text, _result(case, aspect, d)
     d = x[positions(case.input)] - y[positions(case.target)]
     if aspect == "value" and case.reduction == "none" and case.input.shape == case.shape:
