@@ -117,8 +117,8 @@ def finding_from_json(data: dict[str, Any]) -> Finding:
     case = Case.from_json(data["case"]) if data["case"] else None
     where = Where.from_json(data["where"]) if data["where"] else None
     cause = Cause(**data["cause"]) if data["cause"] else None
-    fields = (data[k] for k in ("clause", "dtype", "message"))
-    return Finding(*fields, case, data["aspect"], data["status"], where, cause)
+    plain_ones = {k: data[k] for k in ("clause", "dtype", "message", "aspect", "status")}
+    return Finding(**plain_ones, case=case, where=where, cause=cause)
 
 
 def _order(finding: Finding) -> tuple[Any, ...]:
