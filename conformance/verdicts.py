@@ -10,7 +10,6 @@ import pytest
 from conformance.configuration import ConfigurationError, find
 from conformance.exports import export, withdraw
 from conformance.merging import conclude, explain_all, merged
-from conformance.merging import conclude, explain_all, merged
 from conformance.options import check_profile
 from conformance.plans import plan
 from conformance.recheck import recheck_all
