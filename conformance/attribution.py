@@ -10,11 +10,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from conformance.case import Case
 from conformance.checks import ASPECTS, Deviation, Judgement, Where
 from conformance.features import Feature, clause_of, features, keep_only
 from conformance.plans import plain
+
+if TYPE_CHECKING:  # it imports this module
+    from conformance.causes import Cause
 
 Rerun = Callable[[Case], Judgement]
 
@@ -23,8 +27,8 @@ Rerun = Callable[[Case], Judgement]
 class Finding:
     """A broken clause, and the case that shows it.
 
-    ``aspect``: of the deviation (see checks.py). ``status``: fail, crash or timeout.
-    ``where``: the wrong elements, where there are any.
+    ``aspect``: of the deviation (see checks.py). ``status``: fail, crash or timeout. ``where``:
+    the wrong elements, where there are any. ``cause``: the likely one, where it could be told.
     """
 
     clause: str
@@ -34,6 +38,7 @@ class Finding:
     aspect: str = ""
     status: str = "fail"
     where: Where | None = None
+    cause: Cause | None = None
 
 
 def attribute(case: Case, deviation: Deviation, rerun: Rerun) -> Finding:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from conformance.merging import conclude, merged, minimise_all
+from conformance.merging import conclude, explain_all, merged
 from conformance.options import check_profile, make_ready
 from conformance.plans import plan
 from conformance.recheck import recheck_all
@@ -36,7 +36,7 @@ def judged(
     start = time.perf_counter()
     session = Session(target, device, seed)
     total = merged([run_shard(session, shard, chosen) for shard in plan(target, chosen)])
-    minimise_all(session, total)
+    explain_all(session, total)
     return conclude(
         target,
         total,

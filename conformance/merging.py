@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 
 from conformance.attribution import Finding
 from conformance.case import FLOAT_DTYPES
 from conformance.clauses import CLAUSES, Clause, selects
 from conformance.measures import accuracy_rows, coverage_rows
 from conformance.scripts import script
-from conformance.shards import Row, Session, ShardResult, minimised
+from conformance.shards import Row, Session, ShardResult, explained, minimised
 from conformance.verdict import ClauseResult, Verdict, environment, now, revision
 from conformance.waivers import Rechecked, applied, today
 from targets import Target, fingerprint
@@ -38,19 +39,19 @@ def merged(results: Iterable[ShardResult]) -> ShardResult:
     return total
 
 
-def to_minimise(total: ShardResult, selected: str = "*") -> list[Finding]:
-    """One finding of each clause, the simplest: the others keep the cases they have."""
+def to_explain(total: ShardResult, selected: str = "*") -> list[Finding]:
+    """One finding of each clause, one with a case before others: the rest stay as they are."""
     chosen: dict[str, Finding] = {}
-    for finding in total.findings.values():
-        if finding.case is not None and selects(selected, finding.clause):
+    for finding in sorted(total.findings.values(), key=lambda f: f.case is None):
+        if finding.status == "fail" and selects(selected, finding.clause):
             chosen.setdefault(finding.clause, finding)
     return [chosen[clause] for clause in sorted(chosen)]
 
 
-def minimise_all(session: Session, total: ShardResult) -> None:
-    """Replace these findings by smaller ones, in this process."""
-    for finding in to_minimise(total, session.selected):
-        smaller = minimised(session, finding)
+def explain_all(session: Session, total: ShardResult) -> None:
+    """Make the cases of these findings smaller and tell their likely causes, in this process."""
+    for finding in to_explain(total, session.selected):
+        smaller = explained(session, minimised(session, finding))
         total.findings[(smaller.clause, smaller.dtype)] = smaller
 
 
@@ -129,6 +130,7 @@ def _row(
             case=finding.case.to_json() if finding.case else None,
             script=show(finding),
             where=finding.where.to_json() if finding.where else None,
+            cause=asdict(finding.cause) if finding.cause else None,
         )
     if examples:
         worst = total.worst.get(row)

@@ -10,7 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import hypothesis
@@ -18,6 +18,7 @@ import torch
 
 from conformance.attribution import Finding, attribute
 from conformance.case import Case, cost
+from conformance.causes import Cause, explain
 from conformance.checks import ASPECTS, Deviation, Judgement, Where, judge_observation
 from conformance.clauses import CLAUSES, selects
 from conformance.devices import DeviceLost, check_alive
@@ -117,9 +118,9 @@ def finding_to_json(finding: Finding) -> dict[str, Any]:
 def finding_from_json(data: dict[str, Any]) -> Finding:
     case = Case.from_json(data["case"]) if data["case"] else None
     where = Where.from_json(data["where"]) if data["where"] else None
-    return Finding(
-        data["clause"], data["dtype"], data["message"], case, data["aspect"], data["status"], where
-    )
+    cause = Cause(**data["cause"]) if data["cause"] else None
+    plain_ones = {k: data[k] for k in ("clause", "dtype", "message", "aspect", "status")}
+    return Finding(**plain_ones, case=case, where=where, cause=cause)
 
 
 def _order(finding: Finding) -> tuple[Any, ...]:
@@ -243,6 +244,12 @@ def minimised(session: Session, finding: Finding) -> Finding:
     return Finding(
         finding.clause, finding.dtype, last.message, case, finding.aspect, where=last.where
     )
+
+
+def explained(session: Session, finding: Finding) -> Finding:
+    """The same finding with its likely cause, where that can be told."""
+    with settled():
+        return replace(finding, cause=explain(session, finding))
 
 
 class _Judge:

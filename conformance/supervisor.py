@@ -313,7 +313,8 @@ class Run:
                     return worker
 
     def _conclude(self, worker: Worker, start: float) -> dict[str, Any]:
-        """Merge all results, make counterexamples smaller, recheck waivers, get the verdict."""
+        """Merge all results, make counterexamples smaller and explain them, recheck waivers, get
+        the verdict."""
         task: dict[str, Any] = {"results": self.results, "lost": self.lost}
         smaller = []
         findings = worker.ask(task | {"do": "merge"})["findings"]
@@ -325,6 +326,11 @@ class Run:
                 worker = self._start(worker.place)
                 if died.call:
                     self.lost.append((died.call, died.status, died.how))
+                continue
+            try:
+                smaller[-1] = worker.ask({"do": "explain", "finding": smaller[-1]})
+            except Died:  # then there is no cause to tell
+                worker = self._start(worker.place)
         rechecked = []
         for waiver in self.waivers:
             if selects(self.options["clause"], waiver.clause):

@@ -35,6 +35,7 @@ class ClauseResult:
     ``status``: pass, fail, crash, timeout, waived, stale, unclaimed, unavailable, not_in_profile.
     ``worst``: the largest share of the permitted error that a passing case used. ``case``: the
     counterexample, or the worst passing case, as JSON. ``where``: the wrong elements (checks.py).
+    ``cause``: the likely one of a failure, its ``id`` and ``text``, where it could be told.
     """
 
     id: str
@@ -48,6 +49,7 @@ class ClauseResult:
     script: str = ""
     where: dict[str, Any] | None = None
     waiver: dict[str, str] | None = None
+    cause: dict[str, str] | None = None
 
     @property
     def clause(self) -> str:
@@ -70,6 +72,8 @@ class ClauseResult:
             }
             if self.where is not None:
                 row["counterexample"]["where"] = self.where
+            if self.cause is not None:
+                row["counterexample"]["cause"] = self.cause
         elif self.message:
             row["message"] = self.message
         if self.status == "pass" and self.case is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from conformance.configuration import ConfigurationError, find
 from conformance.exports import export, withdraw
-from conformance.merging import conclude, merged, minimise_all
+from conformance.merging import conclude, explain_all, merged
 from conformance.options import check_profile
 from conformance.plans import plan
 from conformance.recheck import recheck_all
@@ -78,7 +78,7 @@ def conclude_session(
         for call, how in lost.get(spec, []):
             total.add(lost_call(call, "crash", how))
         session = Session(target, device, seed)
-        minimise_all(session, total)
+        explain_all(session, total)
         verdict = conclude(
             target,
             total,

@@ -113,12 +113,18 @@ class Desk:
 
         return finding_to_json(minimised(self.session, finding_from_json(task["finding"])))
 
+    def do_explain(self, task: dict[str, Any]) -> dict[str, Any]:
+        """The likely cause of a finding."""
+        from conformance.shards import explained, finding_from_json, finding_to_json
+
+        return finding_to_json(explained(self.session, finding_from_json(task["finding"])))
+
     def do_merge(self, task: dict[str, Any]) -> dict[str, Any]:
-        """The findings that are worth making smaller."""
-        from conformance.merging import to_minimise
+        """The findings that are worth making smaller and explaining."""
+        from conformance.merging import to_explain
         from conformance.shards import finding_to_json
 
-        found = to_minimise(self._total(task), self.options["clause"])
+        found = to_explain(self._total(task), self.options["clause"])
         return {"findings": [finding_to_json(f) for f in found]}
 
     def do_conclude(self, task: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,14 @@
-"""``python -m tests power|comparison|scripts``: campaigns over the bank; ``screenshot``."""
+"""``python -m tests``: campaigns over the whole bank, and the screenshots of the docs."""
 
 import sys
 
-from tests import comparison, pages, power, scripts
+from tests import causes, comparison, pages, power, scripts
 
 CAMPAIGNS = {
     "power": power.main,
     "comparison": comparison.main,
     "scripts": scripts.main,
+    "causes": causes.main,
     "screenshot": pages.screenshots,
 }
 

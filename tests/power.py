@@ -96,7 +96,7 @@ def early(target: Target, task: Task) -> Trial:
     """Up to the first failing must clause: in profile quick, then default, then release's own."""
     start = time.perf_counter()
     for profile in (PROFILES["quick"], PROFILES["default"], PROFILES["release"]):
-        for result in _results(target, task.seed, profile, _shards(target, profile, task)):
+        for result in results_of(target, task.seed, profile, _shards(target, profile, task)):
             must = _broken(result, "must")
             if must:
                 first = time.perf_counter() - start
@@ -121,17 +121,17 @@ def whole(target: Target, task: Task) -> Trial:
     profile = PROFILES[task.profile]
     is_mutant = target.name in MUTANT_NAMES
     shards = [s for s in plan(target, profile) if not is_mutant or s.phase not in COMBINED]
-    for result in _results(target, task.seed, profile, shards):
+    for result in results_of(target, task.seed, profile, shards):
         if first is None and _broken(result, "must"):
             first = time.perf_counter() - start
         results.append(result)
     seconds = time.perf_counter() - start
     if is_mutant:
         later = [s for s in experiment_shards("release") if s not in plan(target, profile)]
-        results += _results(target, task.seed, PROFILES["release"], later)
+        results += results_of(target, task.seed, PROFILES["release"], later)
         if not _broken(merged(results), "must"):
             profile = PROFILES["default"]
-            results += _results(target, task.seed, profile, plan(target, profile))
+            results += results_of(target, task.seed, profile, plan(target, profile))
     total = merged(results)
     verdict = conclude(
         target, total, device="cpu", profile=profile.name, seed=task.seed, duration_s=seconds
@@ -156,7 +156,7 @@ COMBINED = ("pairs", "fuzz")
 MUTANT_NAMES = frozenset(FAMILIES)
 
 
-def _results(
+def results_of(
     target: Target, seed: int, profile: Profile, shards: Iterable[Shard]
 ) -> Iterator[ShardResult]:
     left_out = (f"experiment {c} {d}" for c in TOO_LARGE for d in FLOAT_DTYPES)

@@ -1,0 +1,169 @@
+"""How often the likely cause is right: over the bank, against what is truly wrong with each mutant.
+
+``python -m tests causes`` judges every mutant as ``power`` does, tells the likely cause of each of
+its findings, and compares with the labels of ``tests/mutants/causes.py``. For one mutant the causes
+are *right* if each that was told is among its labels, *wrong* if one is not, *silent* if none was
+told. Exit status 0 if at least 70% of the mutants with a label are right and at most 5% of all are
+wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import multiprocessing
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from conformance.merging import explain_all, merged
+from conformance.plans import PROFILES, experiment_shards, plan
+from conformance.shards import Session, ShardResult
+from targets import Target
+from tests.mutants import LENIENT, MUTANTS
+from tests.mutants.causes import labels_of
+from tests.power import BANK, COMBINED, results_of
+
+RIGHT_SHARE, WRONG_SHARE = 0.70, 0.05
+Told = tuple[str, str, str]  # clause, id of the cause, its text
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The causes told for one implementation, and those that it has."""
+
+    name: str
+    told: tuple[Told, ...]
+    labels: frozenset[str]
+    broken: tuple[str, ...]
+
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(id for _, id, _ in self.told)
+
+    @property
+    def verdict(self) -> str:
+        """right, wrong, or silent."""
+        if not self.ids:
+            return "silent"
+        return "right" if self.ids <= self.labels else "wrong"
+
+
+def explained(name: str) -> Explained:
+    """Judge one implementation and explain what it breaks, in a process of its own."""
+    torch.set_num_threads(1)
+    target = BANK[name]
+    total = broken_total(target)
+    explain_all(Session(target, "cpu", 0), total)
+    found = sorted(total.findings.values(), key=lambda f: (f.clause, f.dtype))
+    told = tuple((f.clause, f.cause.id, f.cause.text) for f in found if f.cause is not None)
+    broken = tuple(dict.fromkeys(f.clause for f in found if f.status == "fail"))
+    return Explained(name, told, labels_of(name), broken)
+
+
+def broken_total(target: Target) -> ShardResult:
+    """The examples of profile ``quick`` and the experiments up to ``default``; where these find
+    nothing, the pairs of ``default`` too."""
+    quick, default = PROFILES["quick"], PROFILES["default"]
+    shards = [s for s in plan(target, quick) if s.phase not in COMBINED]
+    results = list(results_of(target, 0, quick, shards))
+    later = [s for s in experiment_shards("default") if s not in shards]
+    results += results_of(target, 0, default, later)
+    if not any(f.status == "fail" for r in results for f in r.findings.values()):
+        results += results_of(
+            target, 0, default, [s for s in plan(target, default) if s.phase == "pairs"]
+        )
+    return merged(results)
+
+
+def measure(names: Sequence[str], jobs: int) -> Iterator[Explained]:
+    """Each in a process that is forked from one that has imported all this."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.causes", "tests.warm"])
+    with concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
+        futures = [pool.submit(explained, name) for name in names]
+        for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
+            done = future.result()
+            text = ", ".join(sorted(done.ids)) or "-"
+            print(f"[{number}/{len(names)}] {done.name}: {done.verdict}: {text}", file=sys.stderr)
+            yield done
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The counts of one run."""
+
+    every: tuple[Explained, ...]
+
+    @property
+    def labelled(self) -> list[Explained]:
+        return [e for e in self.every if e.labels]
+
+    @property
+    def right(self) -> list[Explained]:
+        return [e for e in self.labelled if e.verdict == "right"]
+
+    @property
+    def wrong(self) -> list[Explained]:
+        return [e for e in self.every if e.verdict == "wrong"]
+
+    @property
+    def told(self) -> list[Explained]:
+        return [e for e in self.every if e.told]
+
+    @property
+    def good(self) -> bool:
+        enough = len(self.right) >= RIGHT_SHARE * len(self.labelled)
+        return enough and len(self.wrong) <= WRONG_SHARE * len(self.every)
+
+
+def summary(figures: Figures) -> str:
+    """Markdown, for people."""
+    right, labelled = len(figures.right), len(figures.labelled)
+    wrong, told, every = len(figures.wrong), len(figures.told), len(figures.every)
+    lines = [
+        "# The likely causes",
+        "",
+        f"- right: {_share(right, labelled)} of those that have a cause of the list",
+        f"- wrong: {_share(wrong, every)} of all, {_share(wrong, told)} of those told a cause",
+        "",
+        "| cause | mutants that have it | right | silent | wrong |",
+        "|---|---|---|---|---|",
+    ]
+    having = Counter((label, e.verdict) for e in figures.every for label in e.labels)
+    for label in sorted({label for label, _ in having}):
+        counts = [having[label, verdict] for verdict in ("right", "silent", "wrong")]
+        lines.append(f"| {label} | {sum(counts)} | {' | '.join(map(str, counts))} |")
+    lines += ["", "## Wrong, or silent though there is a cause", ""]
+    for e in figures.every:
+        if e.verdict == "wrong" or (e.verdict == "silent" and e.labels):
+            lines.append(f"- {e.name}: {e.verdict}; has {', '.join(sorted(e.labels)) or 'none'}")
+            lines += [f"  - {c}: {id}: {text}" for c, id, text in e.told if id not in e.labels]
+    return "\n".join(lines) + "\n"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole} ({part / max(whole, 1):.0%})"
+
+
+def assemble(found: Iterable[Explained]) -> Figures:
+    return Figures(tuple(sorted(found, key=lambda e: e.name)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests causes", description=__doc__)
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="these, with all they are told")
+    parser.add_argument("--every", type=int, default=1, help="each so many'th mutant")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args(arguments)
+    names = options.only or [m.target.name for m in (*MUTANTS, *LENIENT)][:: options.every]
+    figures = assemble(measure(names, options.jobs))
+    for e in figures.every if options.only else ():
+        print(f"{e.name}: {e.verdict}; has {', '.join(sorted(e.labels)) or 'none'}")
+        print(*(f"  {clause}: {id}: {text}" for clause, id, text in e.told), sep="\n")
+    print(summary(figures))
+    return 0 if figures.good else 1
