@@ -68,11 +68,12 @@ class _CaseScript:
         sizes = (math.prod(self.case.shape), self.case.input.size, self.case.target.size)
         attempts = FEW_ATTEMPTS if max(sizes) > LARGE else ATTEMPTS
         lines = [
-            "def deviations(target, attempt):",
-            '    """What is not as it must be."""',
+            "def deviations(target, attempt, earlier):",
+            '    """What is not as it must be, after so many earlier calls."""',
             *(f"    {line}" for line in body),
         ]
-        return _assembled(self.target, self.finding, self.bundle, lines, str(attempts))
+        options = f"{attempts}, histories={2 if self._has_history else 1}"
+        return _assembled(self.target, self.finding, self.bundle, lines, options)
 
     def _tensors(self) -> Iterator[str]:
         case = self.case
@@ -128,15 +129,18 @@ class _CaseScript:
         self.bundle.add(_FORMATS, fmt)
         return f"round_nearest({regime}({bits}, {fmt}), {fmt})"
 
+    @property
+    def _has_history(self) -> bool:
+        """Whether a call on other contents can come first."""
+        dtypes = (self.case.input.dtype, self.case.target.dtype)
+        return self.case.mode == "grad" and "bool" not in dtypes
+
     def _earlier(self) -> Iterator[str]:
-        """Calls on other contents, not always as many."""
-        if self.case.mode == "grad" and "bool" not in (
-            self.case.input.dtype,
-            self.case.target.dtype,
-        ):
-            yield "for _ in range((attempt + 1) % 3):  # some losses remember what was there before"
-            other = "(x.detach() * 2, y.detach()"
-            yield f"    target.loss{other}, reduction={self.case.reduction!r})"
+        """Calls on other contents."""
+        if self._has_history:
+            other = "torch.ones_like(x), torch.zeros_like(y)"
+            yield "for _ in range(earlier):  # some losses remember what was there before"
+            yield f"    target.loss({other}, reduction={self.case.reduction!r})"
 
     def _calls(self) -> Iterator[str]:
         """The loss, and its gradient."""
@@ -302,20 +306,23 @@ def _experiment(target: Target, finding: Finding, device: str, seed: int) -> str
     bundle.use("itertools")
     claims = ", ".join(map(repr, sorted(target.claims)))
     lines = [
-        "def deviations(target, attempt):",
+        "def deviations(target, attempt, earlier):",
         f'    """The first message of {name}() on this target."""',
         *(f"    {line}" for line in _wrapped(f"target.claims = {{{claims}}}")),
         f"    target.reductions = {target.reductions!r}",
         f"    target.dtypes = {target.dtypes!r}",
         f"    bench = Bench(target, {finding.dtype!r}, {device!r}, {seed} + attempt)",
+        "    for _ in range(earlier):  # some losses remember what was there before",
+        "        bench.loss(bench.tensor((5,), 0), bench.tensor((5,), 1), bench.reductions[0])",
         f"    return itertools.islice({name}(bench), 1)",
         "",
         "",
         bundle.parts.pop(0),  # the experiment itself
     ]
-    attempts = FEW_ATTEMPTS if BY_ID[finding.clause].profile == "quick" else 1
+    quick = BY_ID[finding.clause].profile == "quick"
+    options = f"{FEW_ATTEMPTS}, histories=2" if quick else "1"
     unable = ", unable=(Unavailable,)" if bundle.has("Unavailable") else ""
-    return _assembled(target, finding, bundle, lines, f"{attempts}{unable}")
+    return _assembled(target, finding, bundle, lines, f"{options}{unable}")
 
 
 # -- both --------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from conformance.clauses import BY_ID
-from conformance.merging import conclude, merged, minimise_all
+from conformance.merging import conclude, explain_all, merged
 from conformance.plans import PROFILES, plan
 from conformance.repro import simplest
 from conformance.shards import Session, run_shard
@@ -88,7 +88,7 @@ def scripts_of(name: str, bank: Path) -> list[Script]:
     for profile, phases in STAGES:
         shards = [s for s in plan(target, PROFILES[profile]) if s.phase in phases]
         total = merged(run_shard(session, shard, PROFILES[profile]) for shard in shards)
-        minimise_all(session, total)
+        explain_all(session, total)
         verdict = conclude(target, total, device="cpu", profile=profile, seed=0, duration_s=0.0)
         rows = simplest(verdict.to_json())
         if rows:

@@ -21,7 +21,7 @@ from conformance import cli
 from conformance.case import Case, Operand
 from conformance.clauses import BY_ID, CLAUSES
 from conformance.judging import judge
-from conformance.merging import conclude, merged, minimise_all
+from conformance.merging import conclude, explain_all, merged
 from conformance.plans import PROFILES, plan
 from conformance.shards import Session, run_shard
 from conformance.verdict import BROKEN_STATUSES, ClauseResult, Verdict
@@ -46,7 +46,7 @@ def verdict_on(spec: str, clauses: str = "*") -> Verdict:
     target, profile = resolve(spec), PROFILES["quick"]
     session = Session(target, "cpu", 0, clauses)
     total = merged([run_shard(session, shard, profile) for shard in plan(target, profile)])
-    minimise_all(session, total)
+    explain_all(session, total)
     return conclude(
         target, total, device="cpu", profile="quick", seed=0, duration_s=0, selected=clauses
     )
