@@ -59,4 +59,5 @@ def test_a_broken_loss_fails_the_job_with_annotations_and_a_summary(tmp_path: Pa
     assert page.read_text().count("### ") == 2
     for target in ("builtin", "loss"):
         names = {p.name for p in (tmp_path / "out" / target).iterdir()}
-        assert names == {"verdict.json", "junit.xml", "summary.md", "badge.json"}
+        files = {"verdict.json", "junit.xml", "summary.md", "badge.json", "report.html", "repro"}
+        assert names == files

@@ -118,7 +118,7 @@ def test_a_lost_device_is_a_crash_with_its_case_and_the_rest_is_judged_in_a_fres
         "seed": 0,
         "clause": "value.*",
     }
-    verdict = Run(setting, 1, 20.0).verdict(started=lambda name: None)
+    verdict = Run(setting, 1, 20.0).verdict(started=lambda *names: None)
     crashes = [row for row in verdict["clauses"] if row["status"] == "crash"]
     assert crashes
     assert not verdict["conforms"]
@@ -181,7 +181,7 @@ def test_a_call_that_allocates_without_end_is_ended_and_the_rest_is_judged(
         "seed": 0,
         "clause": "value.*",
     }
-    verdict = Run(setting, 1, 60.0).verdict(started=lambda name: None)
+    verdict = Run(setting, 1, 60.0).verdict(started=lambda *names: None)
     crashes = [row for row in verdict["clauses"] if row["status"] == "crash"]
     assert {row["counterexample"]["message"] for row in crashes} == {
         "the call was ended: it left the machine almost no memory"

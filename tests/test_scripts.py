@@ -38,6 +38,8 @@ SAMPLE = (
     "module-unreduced-in-eval",
     "adds-grad",
     "always-float32",
+    "first-call-wrong",
+    "grid-65536",
 )
 
 
@@ -140,9 +142,9 @@ def test_a_script_makes_the_very_tensors(operand: Operand) -> None:
             seen.append(x)
             return torch.zeros(())
 
-    names["deviations"](Watching, 0)  # type: ignore[operator]
+    names["deviations"](Watching, 0, 0)  # type: ignore[operator]
     made = make(operand, "cpu", case.needs[0])
-    x = seen[-1]  # before it came calls on other contents
+    x = seen[-1]
     for got, wanted in ((x, made.tensor), (x._base, made.buffer)):
         assert got is not None
         assert (got.shape, got.stride(), got.storage_offset(), got.dtype, got.requires_grad) == (
