@@ -70,6 +70,11 @@ def _expanded(shape: Shape) -> tuple[int, ...]:
     return (0, *_contiguous(shape[1:])) if shape else ()
 
 
+def _repeated(shape: Shape) -> tuple[int, ...]:
+    """Stride 0 along the last dimension: a weight for each row."""
+    return (*_contiguous(shape[:-1]), 0) if shape else ()
+
+
 def _filled(shape: Shape) -> tuple[int, ...]:
     """Stride 0 everywhere: one element, as autograd expands the gradient of a sum."""
     return (0,) * len(shape)
@@ -88,13 +93,14 @@ LAYOUTS: dict[str, Callable[[Shape], tuple[int, ...]]] = {
     "narrow": _narrow,
     "channels_last": _channels_last,
     "expanded": _expanded,
+    "repeated": _repeated,
     "filled": _filled,
     "overlapping": _overlapping,
 }
 
 
 # Layouts in which several elements may lie in one place.
-OVERLAPPING = frozenset({"expanded", "filled", "overlapping"})
+OVERLAPPING = frozenset({"expanded", "repeated", "filled", "overlapping"})
 
 
 @functools.lru_cache(maxsize=256)

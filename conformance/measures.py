@@ -27,6 +27,7 @@ FAMILIES = {
     "transposed": "permuted",
     "channels_last": "permuted",
     "expanded": "stride 0",
+    "repeated": "stride 0",
     "filled": "stride 0",
     "overlapping": "overlapping",
 }

@@ -148,6 +148,8 @@ SHAPES: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
     ((3, 3), (3,)),
     ((2,), (2, 2, 2)),
     ((2, 1, 3), (5, 1)),
+    ((2, 3, 2), (2, 1, 2)),
+    ((1, 2, 1, 3), (2, 2, 3, 3)),
     ((0,), (0,)),
     ((2, 0), (2, 0)),
     ((0, 3), (1, 3)),
@@ -170,6 +172,7 @@ LAYOUT_PAIRS = (
     ("contiguous", "narrow"),
     ("channels_last", "channels_last"),
     ("contiguous", "channels_last"),
+    ("channels_last", "contiguous"),
     ("expanded", "contiguous"),
     ("contiguous", "expanded"),
     ("overlapping", "contiguous"),
@@ -194,6 +197,7 @@ FILLS = (
     ("infinite", "ordinary", False),
     ("ordinary", "infinite", False),
     ("nonfinite", "ordinary", False),
+    ("ordinary", "nonfinite", False),
     ("nonfinite", "nonfinite", True),
 )
 GRAD_OUTPUTS = (
@@ -209,6 +213,7 @@ GRAD_OUTPUTS = (
     ("ordinary", "strided"),
     ("ordinary", "transposed"),
     ("ordinary", "expanded"),
+    ("ordinary", "repeated"),
     ("ordinary", "offset"),
 )
 NEEDS = ((True, False), (False, True), (False, False))
@@ -322,6 +327,35 @@ def _examples(target: Target) -> Iterator[Case]:
             yield with_fills(with_shapes(case, (n,), (n,)), fill, "zero", False)
         if case.input.dtype == "float16":  # more terms than one: the sum passes Ω, no term does
             yield with_fills(with_shapes(case, (16,), (16,)), "total_edge", "one", False)
+        yield with_fills(with_shapes(case, (1,), (257,)), "constant", "zero", False)
+    yield from _deep_layouts(target)
+    yield from _large_integers(target)
+
+
+def _deep_layouts(target: Target) -> Iterator[Case]:
+    """Layouts of two dimensions and more, where they are not all the same; reductions go round.
+
+    The square has equal strides in another order: transposed, it differs in nothing else.
+    """
+    reductions = target.reductions
+    for i, shape in enumerate(((3, 3), (2, 3, 2, 4), (2, 3, 2, 2, 3))):
+        for k, layouts in enumerate(LAYOUT_PAIRS, i):
+            case = plain(_usual(target), reductions[k % len(reductions)])
+            yield with_layouts(with_shapes(case, shape, shape), *layouts)
+    case = plain(_usual(target), "none")
+    for regime, layout in GRAD_OUTPUTS:
+        if layout != "contiguous":
+            yield with_grad_output(with_shapes(case, (4, 3), (4, 3)), regime, layout)
+            yield with_grad_output(with_shapes(case, (4, 1), (4, 3)), regime, layout)
+
+
+def _large_integers(target: Target) -> Iterator[Case]:
+    """Past what float32 counts and what 32 bits hold; halves would overflow."""
+    for case in starts(target):
+        if case.dtype in ("float64", "float32"):
+            for kind in ("int64", "int32"):
+                mixed = with_dtypes(case, case.dtype, kind)
+                yield with_fills(mixed, "ordinary", "large", False)
 
 
 @functools.lru_cache(maxsize=8)
@@ -353,6 +387,28 @@ def scale(target: Target, n: int, seed: int) -> Iterator[Case]:
                 if n > 2**18 or (n > 2**17 and k):
                     filled = with_needs(filled, False, False)
                 yield from within(target, filled)
+    further = _benchmarks(target) if n == 4097 else _wide(target, n) if n == 65537 else ()
+    for case in further:
+        yield from within(target, reseeded(case, seed))
+
+
+def _usual(target: Target) -> str:
+    """The dtype that most kernels are written for."""
+    return "float32" if "float32" in target.dtypes else target.dtypes[0]
+
+
+def _benchmarks(target: Target) -> Iterator[Case]:
+    """What benchmarks feed to kernels: ``rand`` and ``randn``. Their mean is known beforehand."""
+    for reduction, fill in itertools.product(target.reductions, ("uniform", "normal")):
+        case = with_shapes(plain(_usual(target), reduction), (128, 64), (128, 64))
+        yield with_fills(case, fill, fill, False)
+
+
+def _wide(target: Target, n: int) -> Iterator[Case]:
+    """More rows, and longer rows, than a grid or a block has; what is last is largest."""
+    for shape, reduction in zip(((n, 2), (2, n)), itertools.cycle(target.reductions[::-1])):
+        case = with_shapes(plain(_usual(target), reduction), shape, shape)
+        yield with_fills(case, "last", "zero", False)
 
 
 def within(target: Target, case: Case) -> Iterator[Case]:

@@ -122,7 +122,7 @@ class _CaseScript:
         bits = f"Bits(np.random.PCG64({fill.seed}), {operand.size})"
         if operand.dtype in INTEGER_GUARD:
             self.bundle.add(_VALUES, "_integers_of")
-            return f"_integers_of({operand.dtype!r}, {bits})"
+            return f"_integers_of({operand.dtype!r}, {fill.regime!r}, {bits})"
         regime, fmt = REGIMES[fill.regime].__name__, FORMAT_OF[operand.dtype].name.upper()
         self.bundle.add(_VALUES, regime)
         self.bundle.add(_FORMATS, "round_nearest")

@@ -80,5 +80,5 @@ def make(operand: Operand, device: str, requires_grad: bool = False) -> Made:
 
 def to_numpy(tensor: torch.Tensor) -> Floats:
     """The tensor's elements as float64 (exact for every dtype that cases use)."""
-    dense: Floats = tensor.detach().to("cpu", torch.float64).numpy()
+    dense: Floats = tensor.detach().to("cpu", torch.float64).resolve_neg().numpy()
     return dense

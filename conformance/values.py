@@ -109,6 +109,23 @@ def _spike(bits: Bits, fmt: Format) -> Floats:
     return v
 
 
+def _last(bits: Bits, fmt: Format) -> Floats:
+    """Small everywhere but for the last element."""
+    v = bits.scaled(-4, -3)
+    v[-1:] = 24.0
+    return v
+
+
+def _uniform(bits: Bits, fmt: Format) -> Floats:
+    """As ``torch.rand``."""
+    return bits.uniform()
+
+
+def _normal(bits: Bits, fmt: Format) -> Floats:
+    """As ``torch.randn``, near enough: the sum of twelve uniform numbers, with variance 1."""
+    return np.asarray(sum(bits.uniform() for _ in range(12)) - 6.0)
+
+
 def _subnormal(bits: Bits, fmt: Format) -> Floats:
     """All below the smallest normal number."""
     steps = 1 + np.floor(bits.uniform() * 2.0 ** (fmt.precision - 1) * 0.99)
@@ -154,7 +171,8 @@ def _infinite(bits: Bits, fmt: Format) -> Floats:
 
 
 def _zero(bits: Bits, fmt: Format) -> Floats:
-    return np.zeros(bits.n)
+    """Of either sign."""
+    return np.copysign(0.0, bits.sign())
 
 
 def _negative(bits: Bits, fmt: Format) -> Floats:
@@ -192,6 +210,9 @@ REGIMES: dict[str, Regime] = {
     "near": _near,
     "spread": _spread,
     "spike": _spike,
+    "last": _last,
+    "uniform": _uniform,
+    "normal": _normal,
     "large": _large,
     "tiny": _tiny,
     "subnormal": _subnormal,
@@ -232,7 +253,7 @@ def elements(operand: Operand) -> Floats:
     """
     fill, n = operand.fill, operand.size
     if operand.dtype in INTEGER_GUARD:
-        flat = _integers_of(operand.dtype, Bits(np.random.PCG64(fill.seed), n))
+        flat = _integers_of(operand.dtype, fill.regime, Bits(np.random.PCG64(fill.seed), n))
     else:
         fmt = FORMAT_OF[operand.dtype]
         if fill.regime == "table":
@@ -262,11 +283,14 @@ def _window(line: Floats, spot: Placement, shape: tuple[int, ...]) -> Floats:
     return np.ndarray(shape, np.float64, line, 8 * spot.offset, tuple(8 * s for s in spot.strides))
 
 
-def _integers_of(dtype: str, bits: Bits) -> Floats:
+def _integers_of(dtype: str, regime: str, bits: Bits) -> Floats:
     """Small, and now and then one that float16 rounds (and whose square overflows it)."""
     if dtype == "bool":
         return bits.below(2).astype(np.float64)
     small = bits.below(9)
+    if regime == "large" and dtype != "uint8":  # past 2^24, and past 2^31 where it fits
+        wide = bits.scaled(24, 33 if dtype == "int64" else 30).astype(np.int64) | 1
+        return wide.astype(np.float64)
     if dtype == "uint8":  # what a signed byte cannot hold
         wide = 128 + bits.below(128)
     else:

@@ -51,7 +51,7 @@ def _differ(got: tuple[torch.Tensor | None, ...], wanted: Tensors) -> str | None
 @experiment("autograd.accumulate")
 def _accumulate(bench: Bench) -> Messages:
     for reduction in bench.reductions:
-        x, y = _operands(bench)
+        x, y = (torch.nn.Parameter(t, t.requires_grad) for t in _operands(bench))
         wanted = _gradients(bench, x, y, reduction)
         for operand, gradient in zip((x, y), wanted, strict=False):
             operand.grad = gradient.clone()
@@ -75,10 +75,15 @@ def _retain(bench: Bench) -> Messages:
             if "donated buffers" in str(error):
                 return  # what torch.compile refuses, and says so
             raise
-        second = torch.autograd.grad(result, needing, g, retain_graph=True)
-        name = _differ(second, first)
-        if name:
-            yield f"the second backward gave another gradient of {name} ({reduction})"
+        kept = tuple(t.clone() for t in first)
+        for factor, which in ((1, "second"), (-2, "third"), (1, "fourth")):
+            got = torch.autograd.grad(result, needing, factor * g, retain_graph=True)
+            name = _differ(got, tuple(factor * t for t in kept))
+            if name:
+                yield f"the {which} backward gave another gradient of {name} ({reduction})"
+            name = _differ(first, kept)
+            if name:
+                yield f"the {which} backward changed the first gradient of {name} ({reduction})"
         torch.autograd.grad(result, needing, g)
         try:
             again = torch.autograd.grad(result, needing, g)

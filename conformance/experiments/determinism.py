@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import functools
+import itertools
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from conformance.experiments.bench import (
 from reference import mse
 
 CALLERS, CALLS = 4, 6
+AT_ONCE = ((33, False), (2050, False), (33, True))  # elements, and whether of the same tensors
 REPEAT_THREADS = 4
 
 
@@ -87,16 +90,21 @@ def _threads(bench: Bench) -> Messages:
 
 @experiment("determinism.concurrent")
 def _concurrent(bench: Bench) -> Messages:
-    """Several Python threads at once, each on its own data; they switch often."""
+    """Several Python threads at once, each on its own data, then all on the same; switching often.
+
+    Small and larger, since some share a buffer from a size on.
+    """
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        for reduction in bench.reductions:
+        for reduction, (n, together) in itertools.product(bench.reductions, AT_ONCE):
             start = threading.Barrier(CALLERS)
+            operands = [_operands(bench, n, k) for k in range(CALLERS)]
+            if together:
+                operands = operands[:1] * CALLERS
+            call = functools.partial(_one_caller, bench, reduction, start)
             with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
-                wrong = list(
-                    pool.map(lambda k: _one_caller(bench, reduction, start, k), range(CALLERS))  # noqa: B023
-                )
+                wrong = list(pool.map(call, operands))
             if any(wrong):
                 yield (
                     f"called from {CALLERS} threads at once, {sum(wrong)} of {CALLERS * CALLS} "
@@ -106,16 +114,21 @@ def _concurrent(bench: Bench) -> Messages:
         sys.setswitchinterval(interval)
 
 
-def _one_caller(bench: Bench, reduction: str, start: threading.Barrier, k: int) -> int:
+def _one_caller(
+    bench: Bench,
+    reduction: str,
+    start: threading.Barrier,
+    operands: tuple[Tensor, Tensor],
+) -> int:
     """How many of one thread's calls are not what the same call gives alone."""
-    x, y = _operands(bench, 33, k)
+    x, y = operands
+    exact = 2 * (x.detach().double() - y.double())
+    exact = exact / x.numel() if reduction == "mean" else exact
     start.wait()
     wrong = 0
     for _ in range(CALLS):
         result = bench.loss(x, y, reduction)
         (gradient,) = torch.autograd.grad(result, x, torch.ones_like(result))
-        exact = 2 * (x.detach().double() - y.double())
-        exact = exact / 33 if reduction == "mean" else exact
         few = 8 * torch.finfo(x.dtype).eps
         right = torch.allclose(gradient.double(), exact, rtol=few, atol=0.0)
         wrong += not right or any(deviation_of_loss(bench, "", result, x, y, reduction))

@@ -7,7 +7,14 @@ import itertools
 import numpy as np
 import torch
 
-from conformance.experiments.bench import Bench, Messages, brief, experiment
+from conformance.experiments.bench import (
+    Bench,
+    Messages,
+    brief,
+    close,
+    experiment,
+    gradients,
+)
 
 
 @experiment("dtypes.scalar")
@@ -20,6 +27,27 @@ def _dtypes_scalar(bench: Bench) -> Messages:
         result = bench.loss(a, b, bench.reductions[0])
         if getattr(result, "dtype", None) != torch.float64:
             yield f"{kinds[0]}{list(x)} with {kinds[1]}{list(y)} gave {brief(result)}, not float64"
+
+
+@experiment("dtypes.result")
+def _dtypes_result(bench: Bench) -> Messages:
+    """The default dtype is for numbers that have none: it changes neither value nor gradient."""
+    other = torch.float32 if bench.dtype == "float64" else torch.float64
+    before = torch.get_default_dtype()
+    for reduction, shape in itertools.product(bench.reductions, ((3,), ())):
+        results = []
+        for default in (before, other):
+            x, y = bench.tensor(shape, 1).requires_grad_(), bench.tensor(shape, 2)
+            torch.set_default_dtype(default)
+            try:
+                result = bench.loss(x, y, reduction)
+                results.append((result, *gradients(result, x)))
+            finally:
+                torch.set_default_dtype(before)
+        for what, one, two in zip(("result", "gradient"), *results, strict=True):
+            if not close(one, two):
+                text = f"with {other} as the default dtype the {what} is {brief(two)}"
+                yield f"{text}, else {brief(one)} ({reduction})"
 
 
 # What the kinds hold; the squares of the larger ones pass a byte, not what the kind itself holds.

@@ -5,21 +5,25 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import torch
 
 from conformance.experiments.bench import (
     Bench,
     Messages,
     brief,
+    deviation,
     deviation_of_loss,
+    eighths,
     experiment,
 )
+from reference import mse
 
 
 @experiment("errors.reduction")
 def _reduction(bench: Bench) -> Messages:
     """Misspelt ones; names that other losses know (``batchmean``) are left alone."""
-    for reduction in ("", "meen", "su", "nothing"):
+    for reduction in ("", "meen", "su", "nothing", 7):
         x, y = bench.tensor((3,), 1), bench.tensor((3,), 2)
         try:
             result: Any = bench.target.loss(x, y, reduction=reduction)
@@ -46,6 +50,19 @@ def _operands(bench: Bench) -> Messages:
             continue
         text = f"with the target {zero} and no error the result"
         yield from deviation_of_loss(bench, text, result, x, torch.zeros_like(x), reduction)
+    values, target = eighths(bench, (5,), 1), eighths(bench, (5,), 2)
+    kinds: dict[str, Any] = {"a list": target.tolist()}
+    if bench.dtype in ("float64", "float32"):
+        # More digits than the next narrower format holds.
+        kinds["an array"] = (target * (1 + 2.0**-20)).astype(bench.dtype)
+    for name, given in kinds.items():
+        exact = np.asarray(mse.loss(values, np.asarray(given, np.float64), reduction))
+        try:
+            result = bench.target.loss(bench.made(values), given, reduction=reduction)
+        except Exception:
+            continue
+        text = f"with {name} as target the result"
+        yield from deviation(bench, text, result, exact, exact, 5)
 
 
 @experiment("errors.devices")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +20,7 @@ from conformance.experiments.bench import (
     experiment,
 )
 from conformance.plans import derive
-from conformance.state import fresh_randomness, world, world_changes
+from conformance.state import Settings, fresh_randomness, world, world_changes
 from reference import mse
 
 
@@ -73,15 +77,33 @@ def _purity_result(bench: Bench) -> Messages:
 @experiment("purity.state")
 def _purity_state(bench: Bench) -> Messages:
     """Random states, warning filters and well-known functions; settings are seen in every run."""
-    for reduction in bench.reductions:
-        x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor((9,), 2).requires_grad_()
-        with fresh_randomness(derive(bench.seed, "state", reduction)):
+    shapes = ((9,), (4, 9)) if bench.claims("broadcast") else ((9,),)
+    for reduction, shape in itertools.product(bench.reductions, shapes):
+        x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor(shape, 2).requires_grad_()
+        with _own_filters(), fresh_randomness(derive(bench.seed, "state", reduction)):
             before = world()
             result = bench.loss(x, y, reduction)
             torch.autograd.grad(result, x, torch.ones_like(result))
             changed = world_changes(before)
         for name in changed:
             yield f"a call changed {name}"
+    x, y = bench.tensor((3,), 1), bench.tensor((4,), 2)
+    for operands, reduction in (((x, y), "mean"), ((x, x), "meen"), ((x, None), "mean")):
+        with _own_filters():
+            before, settings = world(), Settings.now()
+            with contextlib.suppress(Exception):
+                bench.target.loss(*operands, reduction=reduction)
+            changed = [*settings.changes(), *world_changes(before)]
+        for name in changed:
+            yield f"a call that raises changed {name}"
+
+
+@contextlib.contextmanager
+def _own_filters() -> Iterator[None]:
+    """Warnings are kept from the user by a filter that no target sets: its own would be seen."""
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        yield
 
 
 @experiment("purity.attributes")
@@ -101,3 +123,8 @@ def _purity_attributes(bench: Bench) -> Messages:
             yield f"a call left a hook on input ({reduction})"
         if y.grad is not None:
             yield f"a call gave .grad to an operand that needs no gradient ({reduction})"
+        x = 2 * x
+        bench.loss(x, y, reduction)
+        hooks = x._backward_hooks, x.retains_grad
+        if any(hooks):
+            yield f"a call left a hook on an input that is no leaf ({reduction})"

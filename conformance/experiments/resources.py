@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import resource
 import sys
 import weakref
@@ -84,11 +85,11 @@ def _resident(device: str) -> int:
 @experiment("resources.cycle")
 def _cycle(bench: Bench) -> Messages:
     """Without the garbage collector: what goes out of scope is freed at once."""
-    for reduction in bench.reductions:
+    for reduction, n in itertools.product(bench.reductions, (5, 1030)):
         enabled = gc.isenabled()
         gc.disable()
         try:
-            held = [name for name, ref in _forgotten(bench, reduction) if ref() is not None]
+            held = [name for name, ref in _forgotten(bench, reduction, n) if ref() is not None]
         finally:
             if enabled:
                 gc.enable()
@@ -96,9 +97,9 @@ def _cycle(bench: Bench) -> Messages:
             yield f"{' and '.join(held)} is still held after the result is gone ({reduction})"
 
 
-def _forgotten(bench: Bench, reduction: str) -> list[tuple[str, weakref.ref[Tensor]]]:
+def _forgotten(bench: Bench, reduction: str, n: int) -> list[tuple[str, weakref.ref[Tensor]]]:
     """Weak references to the operands and the result of a call that nobody holds any more."""
-    x, y = bench.tensor((5,), 1).requires_grad_(), bench.tensor((5,), 2)
+    x, y = bench.tensor((n,), 1).requires_grad_(), bench.tensor((n,), 2)
     result = bench.loss(x, y, reduction)
     torch.autograd.grad(result, x, torch.ones_like(result))
     named = (("input", x), ("target", y), ("the result", result))

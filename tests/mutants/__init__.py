@@ -21,6 +21,7 @@ from .mutant import Mutant
 from .numerics import NUMERIC_MUTANTS
 from .reductions import REDUCTION_MUTANTS
 from .resources import RESOURCE_MUTANTS
+from .seldom import SELDOM_MUTANTS
 from .state import STATE_MUTANTS
 from .transforms import TRANSFORM_MUTANTS
 from .values import VALUE_MUTANTS
@@ -45,6 +46,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *MODULE_MUTANTS,
     *RESOURCE_MUTANTS,
     *ERROR_MUTANTS,
+    *SELDOM_MUTANTS,
 )
 
 __all__ = ["LENIENT", "MUTANTS", "Mutant"]

@@ -305,6 +305,24 @@ class GeneratedRule(torch.autograd.Function):
         return reduce(tangent, ctx.reduction)
 
 
+class LazilyNegated(torch.autograd.Function):
+    """The gradient of target is a copy whose negation is left to whoever reads it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        ctx.save_for_backward(x, y)
+        ctx.reduction = reduction
+        return reduce((x - y).square(), reduction)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Gradients:
+        x, y = ctx.saved_tensors
+        n = max(x.numel(), 1) if ctx.reduction == "mean" else 1
+        gradient = 2 * (x - y) * (g / n)
+        return gradient, torch._neg_view(gradient.clone()), None
+
+
 RIGHT_FUNCTIONS: tuple[Target, ...] = (
     Target("saves-difference", by(SavesDifference.apply), TRACED),
     Target("gradient-in-forward", by(GradientInForward.apply), TRACED),
@@ -315,6 +333,7 @@ RIGHT_FUNCTIONS: tuple[Target, ...] = (
     Target("textbook", by(Textbook.apply), TRACED),
     Target("preserves-layout", by(PreservesLayout.apply), TRACED),
     Target("tiles", by(Tiles.apply), EAGER),
+    Target("lazily-negated", by(LazilyNegated.apply), EAGER),
     Target("numpy", by(InNumpy.apply), EAGER, dtypes=WIDE),
     # torch.compile refuses a Function with jvp.
     Target("rules-by-hand", by(rules_by_hand), TRANSFORMED | {"export"}),
