@@ -79,6 +79,7 @@ LABELS: dict[str, tuple[str, ...]] = {
         "float-fake",
         "leaves-autocast",
         "own-promotion",
+        "scale-of-default-dtype",
     ),
     # --- arithmetic
     "other_formula": (
@@ -104,6 +105,7 @@ LABELS: dict[str, tuple[str, ...]] = {
         "skips-zeros",
         "masks-nan",
         "clamps-inf",
+        "hides-target-nan",
     ),
     "flushed_subnormals": (
         "flushes-subnormals",
@@ -134,6 +136,9 @@ LABELS: dict[str, tuple[str, ...]] = {
         "half-the-bits",
         "always-float",
         "as-product",
+        "counts-in-float32",
+        "counts-in-int32",
+        "array-in-float32",
     ),
     "narrow_accumulator": (
         "half-accumulator",
@@ -157,6 +162,8 @@ LABELS: dict[str, tuple[str, ...]] = {
         "whole-blocks",
         "rest-of-threads",
         "unlaunched",
+        "grid-rows",
+        "row-in-one-block",
     ),
     "lost_elements": (
         "lost-first",
@@ -167,6 +174,8 @@ LABELS: dict[str, tuple[str, ...]] = {
         "gradient-lost-row",
         "room-for-four",
         "unlaunched",
+        "negative-zero-missing",
+        "row-in-one-block",
     ),
     "counted_twice": ("overlapping-tail", "grid-stride", "overlapping-threads"),
     "past_end": ("padded-with-one", "read-past-end"),
@@ -182,6 +191,8 @@ LABELS: dict[str, tuple[str, ...]] = {
         "channels-last-output",
         "strided-input",
         "gradient-strides-ignored",
+        "equal-strides-sorted",
+        "format-of-input",
     ),
     "offset_ignored": ("no-offset", "offset-aligned", "grad-output-offset"),
     "broadcast_wrong": (
@@ -212,6 +223,8 @@ LABELS: dict[str, tuple[str, ...]] = {
         "for-leaves",
         "peels-target",
         "compiled-inference",
+        "third-backward",
+        "constant-parameter",
     ),
     "unneeded_gradient": ("always-needs",),
     "missing_grad_output": (
@@ -220,7 +233,12 @@ LABELS: dict[str, tuple[str, ...]] = {
         "second-of-one",
         "of-one",
     ),
-    "collapsed_grad_output": ("first-grad-output", "mean-grad-output", "grad-output-rows"),
+    "collapsed_grad_output": (
+        "first-grad-output",
+        "mean-grad-output",
+        "grad-output-rows",
+        "constant-rows",
+    ),
     "dense_grad_output": ("dense-grad-output",),
     "broadcast_gradient": (
         "averages-back",
@@ -264,9 +282,15 @@ LABELS: dict[str, tuple[str, ...]] = {
         "remembered-count",
         "left-in-memory",
         "reference-result",
+        "same-gradient-again",
     ),
     "accumulates": ("accumulates", "adds-grad", "adds-to-buffer"),
-    "result_reused": ("same-buffer", "reused-gradient", "reused-by-thread"),
+    "result_reused": (
+        "same-buffer",
+        "reused-gradient",
+        "reused-by-thread",
+        "gradient-buffer-again",
+    ),
     "state_kept": ("saves-on-class", "scales-in-place", "on-class", "on-stack", "in-workspace"),
     "operand_not_saved": ("keeps-operands", "saves-data", "keeps-target"),
     "changes_operand": (
@@ -283,6 +307,8 @@ LABELS: dict[str, tuple[str, ...]] = {
         "prepares-grad",
         "replaces-grad",
         "target-requires-grad",
+        "retains-grad",
+        "borrows-input",
     ),
     "leaves_settings": (
         "leaves-dtype",
@@ -301,6 +327,8 @@ LABELS: dict[str, tuple[str, ...]] = {
         "patches-array-equal",
         "own-reference",
         "reference-result",
+        "no-grad-after-error",
+        "silences-broadcasting",
     ),
 }
 
