@@ -27,7 +27,8 @@ class Clause:
     speaks about. ``reductions``: one of these must be claimed. ``profile``: the first that runs it.
     ``first_of``: only the first of these dtypes that the target has is looked at.
     ``every_reduction``: not for a target with one reduction, which need not look at the name.
-    ``devices``: the kinds that it speaks about.
+    ``devices``: the kinds that it speaks about. ``by_element``: the dtypes whose range is too small
+    for a sum or mean of so many elements, so that ``none`` must be claimed.
     The clauses on mixed dtypes apply where two claimed dtypes promote to the one in question.
     """
 
@@ -41,6 +42,7 @@ class Clause:
     first_of: tuple[str, ...] = ()
     every_reduction: bool = False
     devices: tuple[str, ...] = DEVICES
+    by_element: tuple[str, ...] = ()
 
     @property
     def family(self) -> str:
@@ -70,6 +72,7 @@ class Clause:
             and any(r in target.reductions for r in self.reductions)
             and (mixed or not self.id.startswith("dtypes.mixed"))
             and (len(target.reductions) > 1 or not self.every_reduction)
+            and ("none" in target.reductions or dtype not in self.by_element)
         )
 
 
@@ -84,6 +87,7 @@ def _clause(
     first_of: tuple[str, ...] = (),
     every_reduction: bool = False,
     devices: tuple[str, ...] = DEVICES,
+    by_element: tuple[str, ...] = (),
 ) -> Clause:
     return Clause(
         id,
@@ -96,6 +100,7 @@ def _clause(
         first_of,
         every_reduction,
         devices,
+        by_element,
     )
 
 
@@ -112,12 +117,14 @@ CLAUSES: tuple[Clause, ...] = (
     _clause(
         "value.large",
         "The value holds for 2^24 elements and more.",
+        by_element=("float16",),
         first_of=TELLING,
     ),
     _clause(
         "value.wide_index",
         "The value holds for 2^31 elements and more.",
         profile="release",
+        by_element=("float16",),
         first_of=NARROW,
     ),
     _clause(
@@ -154,12 +161,14 @@ CLAUSES: tuple[Clause, ...] = (
         "gradient.large",
         "The gradient holds for 2^24 elements and more.",
         profile="default",
+        by_element=("float16",),
         first_of=TELLING,
     ),
     _clause(
         "gradient.wide_index",
         "The gradient holds for 2^31 elements and more.",
         profile="release",
+        by_element=("float16",),
         first_of=NARROW,
     ),
     _clause(

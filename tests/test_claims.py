@@ -22,9 +22,9 @@ def for_input_alone(input: Tensor, target: Tensor, reduction: str = "mean") -> T
     "target",
     [
         Target("nothing", for_input_alone, claims=frozenset(), dtypes=("float32",)),
-        Target("mean", for_input_alone, frozenset(), ("mean",), ("bfloat16",)),
+        Target("mean", for_input_alone, frozenset(), ("mean",), ("float16",)),
         Target("none", loss, DROP_IN - {"broadcast", "mixed_dtype"}, ("none",), ("float16",)),
-        Target("input", for_input_alone, DROP_IN - {"target_gradient", "forward_ad", "functorch"}),
+        Target("input", for_input_alone, DROP_IN - {"target_gradient"}),
     ],
     ids=lambda target: target.name,
 )

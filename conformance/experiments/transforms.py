@@ -84,6 +84,7 @@ def _jvp(bench: Bench) -> Messages:
     x, y = _operands(bench)
     d = x - y
     t_x, t_y = eighths(bench, x.shape, 4), eighths(bench, y.shape, 5)
+    t_y = t_y if bench.claims("target_gradient") else np.zeros_like(t_y)
     for reduction in bench.reductions:
         operands, tangents = (tuple(map(bench.made, pair)) for pair in ((x, y), (t_x, t_y)))
         got = torch.func.jvp(_function(bench, reduction), operands, tangents)[1]
