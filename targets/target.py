@@ -97,6 +97,10 @@ class Target:
             if given is not None and not callable(given):
                 raise TargetError(f"target {self.name}: {attribute} is not callable: {given!r}")
 
+    def __hash__(self) -> int:
+        """Of what tells targets apart and is hashable: a loss need not be (a dataclass is not)."""
+        return hash((self.name, self.claims, self.reductions, self.dtypes))
+
     def _valid(self, attribute: str, known: Iterable[str]) -> tuple[str, ...]:
         given = getattr(self, attribute)
         if isinstance(given, str) or not isinstance(given, Iterable):

@@ -83,7 +83,7 @@ def broken_total(target: Target) -> ShardResult:
 def measure(names: Sequence[str], jobs: int) -> Iterator[Explained]:
     """Each in a process that is forked from one that has imported all this."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.causes", "tests.warm"])
+    context.set_forkserver_preload(["tests.warm", "tests.causes"])
     with concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
         futures = [pool.submit(explained, name) for name in names]
         for number, future in enumerate(concurrent.futures.as_completed(futures), 1):

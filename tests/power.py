@@ -223,7 +223,7 @@ class Power:
 def measure(tasks: Sequence[Task], jobs: int) -> Iterator[Trial]:
     """The trials, as they end. Each process is forked from one that has imported all this."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.power", "tests.warm"])
+    context.set_forkserver_preload(["tests.warm", "tests.power"])
     with concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
         futures = [pool.submit(trial, task) for task in tasks]
         for number, future in enumerate(concurrent.futures.as_completed(futures), 1):

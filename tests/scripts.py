@@ -138,7 +138,7 @@ def imports(source: str) -> set[str]:
 
 def measure(names: Sequence[str], jobs: int) -> Iterator[Outcome]:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.scripts", "tests.warm"])
+    context.set_forkserver_preload(["tests.warm", "tests.scripts"])
     with (
         tempfile.TemporaryDirectory() as folder,
         concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.metadata
 import pickle
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 
 import targets.registry
 from conformance.options import DeviceUnavailable, make_ready
+from conformance.plans import examples
 from targets import (
     CLAIMS,
     DROP_IN,
@@ -431,3 +433,20 @@ def test_a_target_is_not_judged_on_a_device_it_does_not_run_on() -> None:
         Target("mine", square, devices=("gpu",))
     with pytest.raises(TargetError, match="no devices"):
         Target("mine", square, devices=())
+
+
+@dataclasses.dataclass
+class Scaled:
+    """A loss with fields: equal to others with the same, and so not hashable."""
+
+    scale: float = 1.0
+
+    def __call__(self, x: torch.Tensor, y: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+        return F.mse_loss(x, y, reduction=reduction) * self.scale
+
+
+def test_a_loss_that_is_not_hashable_is_a_target() -> None:
+    target = Target("scaled", Scaled())
+    assert target == Target("scaled", Scaled())
+    assert target != Target("scaled", Scaled(2.0))
+    assert examples(target) == examples(Target("hashable", F.mse_loss))

@@ -31,7 +31,7 @@ from .mutant import (
     widened,
     with_value,
 )
-from .witnesses import against_zeros, wrong_gradient, wrong_value
+from .witnesses import wrong_gradient, wrong_value
 
 # --- values and shapes
 
@@ -345,9 +345,14 @@ def _counts(n: int) -> Any:
 
 
 def _last(rows: int, columns: int) -> Any:
-    x = torch.zeros(rows, columns)
-    x[-1, -1] = 1
-    return against_zeros(x)
+    """Made when called: so large a tensor would start torch's threads while this is imported."""
+
+    def make() -> tuple[Tensor, Tensor]:
+        x = torch.zeros(rows, columns)
+        x[-1, -1] = 1
+        return x, torch.zeros_like(x)
+
+    return make
 
 
 def _square() -> tuple[Tensor, Tensor]:
