@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conformance.state import fresh_randomness
 from targets import Target
 
 from .mutant import Witness
@@ -30,10 +30,9 @@ def restored() -> Iterator[None]:
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     anomaly, precision = torch.is_anomaly_enabled(), torch.get_float32_matmul_precision()
-    states = random.getstate(), np.random.get_state()
     try:
         with (
-            torch.random.fork_rng(),
+            fresh_randomness(20),  # one that sets a seed must not find it set already
             torch.enable_grad(),
             warnings.catch_warnings(),
             np.errstate(),
@@ -45,8 +44,6 @@ def restored() -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic)
         torch.autograd.set_detect_anomaly(anomaly)
         torch.set_float32_matmul_precision(precision)
-        random.setstate(states[0])
-        np.random.set_state(states[1])
         for owner, name, function in functions:
             setattr(owner, name, function)
 
