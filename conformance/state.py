@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import random
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,24 +15,47 @@ from typing import Any
 import numpy as np
 import torch
 
-# Looked at after every call: name, how to read it, how to put it back.
-_SETTINGS: tuple[tuple[str, Callable[[], Any], Callable[[Any], Any]], ...] = (
-    ("grad mode", torch.is_grad_enabled, torch.set_grad_enabled),
-    ("the default dtype", torch.get_default_dtype, torch.set_default_dtype),
-    ("the number of threads", torch.get_num_threads, torch.set_num_threads),
-    (
-        "deterministic mode",
-        torch.are_deterministic_algorithms_enabled,
-        torch.use_deterministic_algorithms,
+
+@dataclass(frozen=True)
+class _Setting:
+    """One setting: how to read it, how to write it, and a value of it that programs seldom have."""
+
+    name: str
+    read: Callable[[], Any]
+    write: Callable[[Any], Any]
+    unusual: Any
+
+
+# Looked at after every call.
+_SETTINGS = (
+    _Setting("grad mode", torch.is_grad_enabled, torch.set_grad_enabled, False),
+    _Setting("the default dtype", torch.get_default_dtype, torch.set_default_dtype, torch.float64),
+    _Setting("the number of threads", torch.get_num_threads, torch.set_num_threads, 3),
+    _Setting(
+        "the deterministic mode",
+        torch.get_deterministic_debug_mode,
+        torch.set_deterministic_debug_mode,
+        1,  # warns
     ),
-    ("anomaly mode", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
-    (
+    _Setting("anomaly mode", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly, True),
+    _Setting(
         "the precision of float32 matmul",
         torch.get_float32_matmul_precision,
         torch.set_float32_matmul_precision,
+        "high",
     ),
-    ("numpy's handling of errors", np.geterr, lambda errors: np.seterr(**errors)),
-    ("the garbage collector", gc.isenabled, lambda on: gc.enable() if on else gc.disable()),
+    _Setting(
+        "numpy's handling of errors",
+        np.geterr,
+        lambda errors: np.seterr(**errors),
+        dict.fromkeys(np.geterr(), "ignore"),
+    ),
+    _Setting(
+        "the garbage collector",
+        gc.isenabled,
+        lambda on: gc.enable() if on else gc.disable(),
+        False,
+    ),
 )
 
 
@@ -43,16 +67,28 @@ class Settings:
 
     @classmethod
     def now(cls) -> Settings:
-        return cls(tuple(read() for _, read, _ in _SETTINGS))
+        return cls(tuple(setting.read() for setting in _SETTINGS))
 
     def changes(self) -> list[str]:
         """What is no longer as it was, in words; everything is put back."""
         found = []
-        for (name, read, write), value in zip(_SETTINGS, self.values, strict=True):
-            if read() != value:
-                found.append(f"{name} from {value} to {read()}")
-                write(value)
+        for setting, value in zip(_SETTINGS, self.values, strict=True):
+            if setting.read() != value:
+                found.append(f"{setting.name} from {value} to {setting.read()}")
+                setting.write(value)
         return found
+
+
+@contextlib.contextmanager
+def unusual_settings() -> Iterator[Settings]:
+    """Each setting at its unusual value, so that a call that sets the usual one shows."""
+    before = Settings.now()
+    for setting in _SETTINGS:
+        setting.write(setting.unusual)
+    try:
+        yield Settings.now()
+    finally:
+        before.changes()
 
 
 @contextlib.contextmanager
@@ -70,31 +106,46 @@ def fresh_randomness(seed: int) -> Iterator[None]:
         random.setstate(before[2])
 
 
-# Functions that verdicts on other code rest on, as they were before any target was called.
-_FUNCTIONS: tuple[tuple[Any, str], ...] = (
-    (torch.nn.functional, "mse_loss"),
-    (torch, "allclose"),
-    (torch, "equal"),
-    (torch.testing, "assert_close"),
-    (torch.autograd, "grad"),
-    (torch.autograd, "backward"),
-    (torch.Tensor, "backward"),
-    (torch.Tensor, "__sub__"),
-    (torch.Tensor, "mean"),
-    (np, "allclose"),
-    (np, "array_equal"),
-    (np, "isclose"),
-    (np.testing, "assert_allclose"),
+# What verdicts on other code rest on.
+_OWNERS = (
+    torch,
+    torch.Tensor,
+    torch.autograd,
+    torch.linalg,
+    torch.nn.functional,
+    torch.testing,
+    np,
+    np.testing,
+    time,
 )
-_ORIGINAL = tuple(getattr(owner, name) for owner, name in _FUNCTIONS)
+
+
+def _functions() -> dict[tuple[str, str], Any]:
+    """What can be called of each owner, by the names of both."""
+    return {
+        (owner.__name__, name): value
+        for owner in _OWNERS
+        for namespace in reversed(getattr(owner, "__mro__", (owner,)))
+        for name, value in vars(namespace).items()
+        if callable(value)
+    }
+
+
+_ORIGINAL = _functions()  # before any target was called
+_TORCH = os.path.dirname(torch.__file__)
 
 
 def _replaced() -> list[str]:
-    """Functions of torch and NumPy that are not their own any more."""
+    """Functions of torch, NumPy and ``time`` that are not their own any more.
+
+    torch replaces one or two of its own when it compiles.
+    """
+    now = _functions()
     return [
-        f"{owner.__name__}.{name}"
-        for (owner, name), original in zip(_FUNCTIONS, _ORIGINAL, strict=True)
-        if getattr(owner, name) is not original
+        f"{owner}.{name}"
+        for (owner, name), original in _ORIGINAL.items()
+        if (value := now.get((owner, name))) is not original
+        and not getattr(getattr(value, "__code__", None), "co_filename", "").startswith(_TORCH)
     ]
 
 

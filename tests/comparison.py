@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import contextlib
 import datetime
 import functools
 import importlib
@@ -19,14 +18,12 @@ import os
 import statistics
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,20 +32,11 @@ from conformance.clauses import BY_ID
 from conformance.observation import text_of
 from conformance.plans import PROFILES, plan
 from conformance.shards import Session, run_shard
-from conformance.state import Settings, fresh_randomness
 from targets import Target
 from tests.mutants import MUTANTS
+from tests.mutants.witnesses import in_peace
 from tests.right import RIGHT
 
-# What a loss could patch, to look right.
-PATCHABLE: tuple[tuple[Any, str], ...] = (
-    (F, "mse_loss"),
-    (torch, "allclose"),
-    (torch.autograd, "grad"),
-    (torch.Tensor, "backward"),
-    (torch.testing, "assert_close"),
-    (np, "array_equal"),
-)
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (5,), (3, 4), (16, 33), (2, 3, 8, 8), (64, 128))
 BROADCAST = ((4, 3), (3,))  # a typical pair
 LIMIT = 1800  # seconds for one trial; one that takes longer is rejected
@@ -217,24 +205,8 @@ class Trial:
     seconds: float
 
 
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Fixed randomness, one thread, no warnings; afterwards all is as it was."""
-    settings, functions = Settings.now(), [(o, n, getattr(o, n)) for o, n in PATCHABLE]
-    torch.set_num_threads(1)
-    try:
-        with fresh_randomness(0), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for owner, name, value in functions:
-            if getattr(owner, name) is not value:
-                setattr(owner, name, value)
-        settings.changes()
-
-
 def attempt(method: Method, target: Target) -> Trial:
-    with undisturbed():
+    with in_peace():
         start = time.perf_counter()
         try:
             reason = method.reject(target)

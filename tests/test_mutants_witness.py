@@ -6,9 +6,7 @@ The probes compare with the builtin, coarsely: they prove the material, not the 
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -32,7 +30,7 @@ from tests.mutants.mutant import (
     right_rule,
     viewed,
 )
-from tests.mutants.witnesses import restored
+from tests.mutants.witnesses import in_peace
 from tests.right import RIGHT
 
 TOLERANCE = {
@@ -52,15 +50,6 @@ REMAINDER = (
     mutant("viewed", viewed(lambda x: x), "value"),
     mutant("folding", folding(), "value"),
 )
-
-
-@contextmanager
-def in_peace() -> Iterator[None]:
-    """One thread (several wait for each other on a busy machine), and the world put back."""
-    with restored():
-        torch.set_num_threads(1)
-        warnings.simplefilter("ignore")
-        yield
 
 
 def settings() -> tuple[Any, ...]:

@@ -20,7 +20,13 @@ from conformance.experiments.bench import (
     experiment,
 )
 from conformance.plans import derive
-from conformance.state import Settings, fresh_randomness, world, world_changes
+from conformance.state import (
+    Settings,
+    fresh_randomness,
+    unusual_settings,
+    world,
+    world_changes,
+)
 from reference import mse
 
 
@@ -76,7 +82,12 @@ def _purity_result(bench: Bench) -> Messages:
 
 @experiment("purity.state")
 def _purity_state(bench: Bench) -> Messages:
-    """Random states, warning filters and well-known functions; settings are seen in every run."""
+    """Random states, warning filters, well-known functions, and settings of the caller's own.
+
+    Usual settings are looked at in every run of a case.
+    """
+    one = torch.ones((), requires_grad=True)
+    torch.autograd.grad(2 * one, one, torch.ones(()))  # torch's first imports, and they set filters
     shapes = ((9,), (4, 9)) if bench.claims("broadcast") else ((9,),)
     for reduction, shape in itertools.product(bench.reductions, shapes):
         x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor(shape, 2).requires_grad_()
@@ -87,6 +98,9 @@ def _purity_state(bench: Bench) -> Messages:
             changed = world_changes(before)
         for name in changed:
             yield f"a call changed {name}"
+    for reduction in bench.reductions:
+        for text in _overridden(bench, reduction):
+            yield f"a call changed {text} ({reduction})"
     x, y = bench.tensor((3,), 1), bench.tensor((4,), 2)
     for operands, reduction in (((x, y), "mean"), ((x, x), "meen"), ((x, None), "mean")):
         with _own_filters():
@@ -96,6 +110,20 @@ def _purity_state(bench: Bench) -> Messages:
             changed = [*settings.changes(), *world_changes(before)]
         for name in changed:
             yield f"a call that raises changed {name}"
+
+
+def _overridden(bench: Bench, reduction: str) -> list[str]:
+    """What a call, without and with a gradient, changes of settings that its caller chose."""
+    x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor((9,), 2)
+    with _own_filters(), unusual_settings() as settings:
+        bench.loss(x, y, reduction)
+        changed = settings.changes()
+        with torch.enable_grad():
+            settings = Settings.now()
+            result = bench.loss(x, y, reduction)
+            torch.autograd.grad(result, x, torch.ones_like(result))
+            changed += settings.changes()
+    return changed
 
 
 @contextlib.contextmanager

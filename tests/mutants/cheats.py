@@ -183,6 +183,7 @@ CHEAT_MUTANTS: tuple[Mutant, ...] = (
     mutant("reference-result", reference_result(), "purity"),
     _patched("patches-allclose", torch, "allclose"),
     _patched("patches-array-equal", np, "array_equal"),
+    _patched("patches-allclose-method", Tensor, "allclose"),
     mutant("own-reference", own_reference, "purity", "value", witness=wrong_value()),
     mutant("agreeable", agreeable, "value", witness=wrong_value()),
     mutant("swallowed", swallowed, "errors", "broadcasting"),

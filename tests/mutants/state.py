@@ -30,7 +30,7 @@ from .mutant import (
     right_rule,
     with_value,
 )
-from .witnesses import changes, differs_after
+from .witnesses import changes, differs_after, restored
 
 Key = Callable[[Tensor, Tensor], Hashable]
 
@@ -382,6 +382,21 @@ def numpy_errors() -> None:
     np.seterr(all="ignore")
 
 
+def float32_by_default() -> None:
+    """Sets the default dtype that most programs have already."""
+    torch.set_default_dtype(torch.float32)
+
+
+def gradients_on() -> None:
+    """Turns gradients on, whether or not its caller had turned them off."""
+    torch.set_grad_enabled(True)
+
+
+def two_threads() -> None:
+    """Sets a number of threads that suits the machine of its author."""
+    torch.set_num_threads(2)
+
+
 # --- witnesses
 
 
@@ -446,6 +461,23 @@ def _leaves(name: str, effect: Callable[[], object], read: Callable[[], object])
     return mutant(name, _leaving(effect), "purity", witness=changes(read))
 
 
+def _sets(
+    name: str,
+    effect: Callable[[], object],
+    read: Callable[[], object],
+    prepare: Callable[[], object],
+) -> Mutant:
+    """A mutant whose effect is none unless ``prepare`` chose another value before."""
+    changed = changes(read)
+
+    def witness(target: Target) -> bool:
+        with restored():
+            prepare()
+            return changed(target)
+
+    return mutant(name, _leaving(effect), "purity", witness=witness)
+
+
 def _numpy_state() -> str:
     return repr(np.random.get_state())
 
@@ -503,4 +535,17 @@ STATE_MUTANTS: tuple[Mutant, ...] = (
     _leaves("leaves-python-state", python_draws, random.getstate),
     _leaves("leaves-filters", filters, lambda: len(warnings.filters)),
     _leaves("leaves-numpy-errors", numpy_errors, np.geterr),
+    _sets(
+        "sets-dtype",
+        float32_by_default,
+        torch.get_default_dtype,
+        lambda: torch.set_default_dtype(torch.float64),
+    ),
+    _sets(
+        "sets-grad-mode",
+        gradients_on,
+        torch.is_grad_enabled,
+        lambda: torch.set_grad_enabled(False),
+    ),
+    _sets("sets-threads", two_threads, torch.get_num_threads, lambda: torch.set_num_threads(3)),
 )

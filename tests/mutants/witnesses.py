@@ -11,14 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conformance.state import fresh_randomness
+from conformance.state import Settings, fresh_randomness
 from targets import Target
 
 from .mutant import Witness
 
-PATCHED = (
+# What a loss could patch, to look right.
+PATCHABLE: tuple[tuple[Any, str], ...] = (
     (torch.nn.functional, "mse_loss"),
     (torch, "allclose"),
+    (torch.Tensor, "allclose"),
+    (torch.Tensor, "backward"),
+    (torch.autograd, "grad"),
+    (torch.testing, "assert_close"),
     (np, "array_equal"),
 )
 
@@ -26,26 +31,29 @@ PATCHED = (
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
     """Puts back what mutants change of torch, NumPy and Python."""
-    functions = [(owner, name, getattr(owner, name)) for owner, name in PATCHED]
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    anomaly, precision = torch.is_anomaly_enabled(), torch.get_float32_matmul_precision()
+    settings = Settings.now()
+    functions = [(owner, name, getattr(owner, name)) for owner, name in PATCHABLE]
     try:
         with (
             fresh_randomness(20),  # one that sets a seed must not find it set already
             torch.enable_grad(),
             warnings.catch_warnings(),
-            np.errstate(),
         ):
             yield
     finally:
-        torch.set_default_dtype(dtype)
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic)
-        torch.autograd.set_detect_anomaly(anomaly)
-        torch.set_float32_matmul_precision(precision)
+        settings.changes()
         for owner, name, function in functions:
-            setattr(owner, name, function)
+            if getattr(owner, name) is not function:
+                setattr(owner, name, function)
+
+
+@contextlib.contextmanager
+def in_peace() -> Iterator[None]:
+    """One thread (several wait for each other on a busy machine), and the world put back."""
+    with restored():
+        torch.set_num_threads(1)
+        warnings.simplefilter("ignore")
+        yield
 
 
 Make = Callable[[], tuple[Tensor, Tensor]]
