@@ -121,13 +121,13 @@ _OWNERS = (
 
 
 def _functions() -> dict[tuple[str, str], Any]:
-    """What can be called of each owner, by the names of both."""
+    """The functions of each owner, by the names of both."""
     return {
         (owner.__name__, name): value
         for owner in _OWNERS
         for namespace in reversed(getattr(owner, "__mro__", (owner,)))
         for name, value in vars(namespace).items()
-        if callable(value)
+        if callable(value) and not isinstance(value, type)  # torch replaces classes as it loads
     }
 
 

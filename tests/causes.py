@@ -10,10 +10,7 @@ wrong.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
-import multiprocessing
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +23,7 @@ from conformance.shards import Session, ShardResult
 from targets import Target
 from tests.mutants import LENIENT, MUTANTS
 from tests.mutants.causes import labels_of
+from tests.pool import in_processes
 from tests.power import BANK, COMBINED, results_of
 
 RIGHT_SHARE, WRONG_SHARE = 0.70, 0.05
@@ -81,16 +79,12 @@ def broken_total(target: Target) -> ShardResult:
 
 
 def measure(names: Sequence[str], jobs: int) -> Iterator[Explained]:
-    """Each in a process that is forked from one that has imported all this."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.warm", "tests.causes"])
-    with concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
-        futures = [pool.submit(explained, name) for name in names]
-        for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
-            done = future.result()
-            text = ", ".join(sorted(done.ids)) or "-"
-            print(f"[{number}/{len(names)}] {done.name}: {done.verdict}: {text}", file=sys.stderr)
-            yield done
+    """What was told of each, as they end."""
+
+    def line(done: Explained) -> str:
+        return f"{done.name}: {done.verdict}: {', '.join(sorted(done.ids)) or '-'}"
+
+    return in_processes(explained, names, jobs, line)
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,10 @@ strong and as fair as it says.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import csv
 import itertools
-import multiprocessing
 import os
 import statistics
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +38,7 @@ from conformance.plans import (
 from conformance.shards import Session, ShardResult, run_shard
 from targets import Target
 from tests.mutants import LENIENT, MUTANTS
+from tests.pool import in_processes
 from tests.right import RIGHT
 
 BANK = {t.name: t for t in (*(m.target for m in (*MUTANTS, *LENIENT)), *RIGHT)}
@@ -221,16 +219,12 @@ class Power:
 
 
 def measure(tasks: Sequence[Task], jobs: int) -> Iterator[Trial]:
-    """The trials, as they end. Each process is forked from one that has imported all this."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.warm", "tests.power"])
-    with concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
-        futures = [pool.submit(trial, task) for task in tasks]
-        for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
-            done = future.result()
-            text = ", ".join(done.must) or ", ".join(done.should) or "nothing"
-            print(f"[{number}/{len(tasks)}] {done.name}: {text}", file=sys.stderr, flush=True)
-            yield done
+    """The trials, as they end."""
+
+    def line(done: Trial) -> str:
+        return f"{done.name}: {', '.join(done.must) or ', '.join(done.should) or 'nothing'}"
+
+    return in_processes(trial, tasks, jobs, line)
 
 
 def assemble(trials: Iterable[Trial], *, complete: bool) -> Power:

@@ -11,7 +11,6 @@ import ast
 import concurrent.futures
 import contextlib
 import io
-import multiprocessing
 import os
 import runpy
 import sys
@@ -31,6 +30,7 @@ from conformance.repro import simplest
 from conformance.shards import Session, run_shard
 from targets import resolve
 from tests.mutants import LENIENT, MUTANTS
+from tests.pool import pool
 from tests.power import TOO_LARGE
 
 BANK = {m.target.name: m for m in (*MUTANTS, *LENIENT)}
@@ -137,20 +137,20 @@ def imports(source: str) -> set[str]:
 
 
 def measure(names: Sequence[str], jobs: int) -> Iterator[Outcome]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.warm", "tests.scripts"])
     with (
         tempfile.TemporaryDirectory() as folder,
-        concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool,
+        pool(scripts_of.__module__, jobs) as processes,
         concurrent.futures.ThreadPoolExecutor(jobs) as threads,
     ):
         bank = write_bank(Path(folder))
 
         def one(name: str) -> list[Outcome]:
             outcomes = []
-            for script in pool.submit(scripts_of, name, bank).result():
-                mutant, said = pool.submit(status, script.source, "").result()
-                builtin, also = pool.submit(status, script.source, builtin_for(script)).result()
+            for script in processes.submit(scripts_of, name, bank).result():
+                mutant, said = processes.submit(status, script.source, "").result()
+                builtin, also = processes.submit(
+                    status, script.source, builtin_for(script)
+                ).result()
                 outcomes.append(Outcome(script, mutant, builtin, said + also))
             return outcomes
 

@@ -6,6 +6,7 @@ Each family of clauses has its few calls, made with tensors of their own.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -22,7 +23,13 @@ from conformance.causes.trials import Subject, trial
 from conformance.observation import call
 from conformance.oracle import result_dtypes
 from conformance.plans import derive, plain, with_dtypes, with_shapes
-from conformance.state import Settings, fresh_randomness, world, world_changes
+from conformance.state import (
+    Settings,
+    fresh_randomness,
+    unusual_settings,
+    world,
+    world_changes,
+)
 from conformance.tensors import DTYPES, make, to_numpy
 from conformance.values import FORMAT_OF
 from reference import mse
@@ -355,21 +362,30 @@ def _attributes(subject: Subject, finding: Finding) -> Cause | None:
 
 
 def settings(subject: Subject, finding: Finding) -> Cause | None:
-    """What of the world is another one after a call."""
-    dtype, device = dtype_of(subject, finding), subject.runner.device
-    for reduction in reductions(subject):
-        x, y = made(eighths(9, 1), dtype, device, True), made(eighths(9, 2), dtype, device, True)
-        with fresh_randomness(7), np.errstate(all="warn"):
-            before, known = world(), Settings.now()
-            with subject.runner.in_box(plain(dtype, reduction).key):
-                result = call(subject.target, x, y, reduction)
-            changed = known.changes()
-            if isinstance(result, torch.Tensor) and result.requires_grad:
-                torch.autograd.grad(result, x, torch.ones_like(result))
-            changed += known.changes() + world_changes(before)
+    """What of the world is another one after a call, as it usually is and as it seldom is."""
+    dtype, worlds = dtype_of(subject, finding), (_warning_numpy, unusual_settings)
+    for world_of, reduction in itertools.product(worlds, reductions(subject)):
+        with fresh_randomness(7), world_of():
+            changed = _changed(subject, dtype, reduction)
         if changed:
-            return Cause("leaves_settings", f"A call leaves {changed[0]} changed.")
+            return Cause("leaves_settings", f"A call changes {changed[0]}.")
     return None
+
+
+def _warning_numpy() -> contextlib.AbstractContextManager[object]:
+    return np.errstate(all="warn")
+
+
+def _changed(subject: Subject, dtype: str, reduction: str) -> list[str]:
+    """What a call, and then its backward, changes of the world as it is now."""
+    x, y = (made(eighths(9, k), dtype, subject.runner.device, True) for k in (1, 2))
+    before, known = world(), Settings.now()
+    with subject.runner.in_box(plain(dtype, reduction).key):
+        result = call(subject.target, x, y, reduction)
+    changed = known.changes()
+    if isinstance(result, torch.Tensor) and result.requires_grad:
+        torch.autograd.grad(result, x, torch.ones_like(result))
+    return changed + known.changes() + world_changes(before)
 
 
 # --- dtypes
