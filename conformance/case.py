@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")
-INTEGER_DTYPES = ("int64", "int32", "uint8", "bool")
+INTEGER_DTYPES = ("int64", "int32", "int16", "int8", "uint8", "bool")
 
 
 @dataclass(frozen=True)

@@ -237,6 +237,7 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause("layout.value", "The value does not depend on strides, offsets or overlap."),
     _clause("layout.gradient", "The gradient does not depend on strides, offsets or overlap."),
+    _clause("layout.shared", "The value is right where both operands are views of one memory."),
     _clause(
         "layout.negative",
         "The value does not depend on the negative bit of a view.",
@@ -312,7 +313,9 @@ CLAUSES: tuple[Clause, ...] = (
         "functorch",
     ),
     _clause(
-        "transforms.deterministic_mode", "Deterministic mode changes neither result nor gradient."
+        "transforms.deterministic_mode",
+        "Deterministic mode changes neither result nor gradient.",
+        "deterministic",
     ),
     _clause(
         "transforms.autocast",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,8 +49,16 @@ def _transposed(shape: Shape) -> tuple[int, ...]:
     return _dense(shape, _forward(shape)[::-1])
 
 
+def _permuted(shape: Shape) -> tuple[int, ...]:
+    """Dense, the dimensions in an order that goes with the shape: every order comes up."""
+    order = _forward(shape)
+    random.Random(repr(shape)).shuffle(order)
+    return _dense(shape, order)
+
+
 def _strided(shape: Shape) -> tuple[int, ...]:
-    return _dense(shape, _forward(shape), step=2)
+    """Every second, third or fourth element, which goes with their number."""
+    return _dense(shape, _forward(shape), step=2 + math.prod(shape) % 3)
 
 
 def _narrow(shape: Shape) -> tuple[int, ...]:
@@ -87,9 +96,10 @@ def _overlapping(shape: Shape) -> tuple[int, ...]:
 
 LAYOUTS: dict[str, Callable[[Shape], tuple[int, ...]]] = {
     "contiguous": _contiguous,
-    "offset": _contiguous,  # one element past an aligned address
+    "offset": _contiguous,
     "strided": _strided,
     "transposed": _transposed,
+    "permuted": _permuted,
     "narrow": _narrow,
     "channels_last": _channels_last,
     "expanded": _expanded,
@@ -105,8 +115,13 @@ OVERLAPPING = frozenset({"expanded", "repeated", "filled", "overlapping"})
 
 @functools.lru_cache(maxsize=256)
 def place(layout: str, shape: Shape) -> Placement:
-    """Where the elements of a tensor of ``shape`` lie in its buffer."""
+    """Where the elements of a tensor of ``shape`` lie in its buffer.
+
+    ``offset`` begins one to eight elements past an aligned address, which goes with their number.
+    """
     strides = LAYOUTS[layout](shape)
-    offset = 0 if layout == "contiguous" else GUARD + (layout == "offset")
+    offset = 0 if layout == "contiguous" else GUARD
+    if layout == "offset":
+        offset += 1 + math.prod(shape) % 8
     reach = sum((n - 1) * s for n, s in zip(shape, strides, strict=True)) + 1
     return Placement(strides, offset, offset + (reach if math.prod(shape) else 0) + GUARD)

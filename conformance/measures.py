@@ -25,6 +25,7 @@ FAMILIES = {
     "strided": "stepped",
     "narrow": "stepped",
     "transposed": "permuted",
+    "permuted": "permuted",
     "channels_last": "permuted",
     "expanded": "stride 0",
     "repeated": "stride 0",

@@ -136,6 +136,7 @@ SHAPES: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
     ((2, 3, 4), (2, 3, 4)),
     ((2, 3, 2, 4), (2, 3, 2, 4)),
     ((1, 2, 1, 3, 1, 2), (1, 2, 1, 3, 1, 2)),
+    ((1, 2, 1, 1, 2, 1, 1, 1, 3), (1, 2, 1, 1, 2, 1, 1, 1, 3)),
     ((3, 1), (1, 4)),
     ((2, 3), (3,)),
     ((3,), (2, 3)),
@@ -168,6 +169,8 @@ LAYOUT_PAIRS = (
     ("contiguous", "transposed"),
     ("transposed", "transposed"),
     ("offset", "offset"),
+    ("permuted", "contiguous"),
+    ("contiguous", "permuted"),
     ("narrow", "contiguous"),
     ("contiguous", "narrow"),
     ("channels_last", "channels_last"),
@@ -212,6 +215,8 @@ GRAD_OUTPUTS = (
     ("ordinary", "filled"),
     ("ordinary", "strided"),
     ("ordinary", "transposed"),
+    ("ordinary", "permuted"),
+    ("ordinary", "narrow"),
     ("ordinary", "expanded"),
     ("ordinary", "repeated"),
     ("ordinary", "offset"),
@@ -323,6 +328,8 @@ def _examples(target: Target) -> Iterator[Case]:
         if case.input.dtype in ("float32", "float16") or len(target.dtypes) == 1:
             for n in TAILS:
                 yield with_shapes(case, (n,), (n,))
+            for n in range(40, 48):  # at eight places past an aligned address
+                yield with_layouts(with_shapes(case, (n,), (n,)), "offset", "offset")
         for n, fill in itertools.product((19, 40), ("nonfinite", "infinite", "subnormal", "spike")):
             yield with_fills(with_shapes(case, (n,), (n,)), fill, "zero", False)
         if case.input.dtype == "float16":  # more terms than one: the sum passes Ω, no term does

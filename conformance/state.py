@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import random
+import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.multiprocessing
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ _SETTINGS = (
         "the deterministic mode",
         torch.get_deterministic_debug_mode,
         torch.set_deterministic_debug_mode,
-        1,  # warns
+        0,  # the usual one: in another some losses rightly refuse to run
     ),
     _Setting("anomaly mode", torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly, True),
     _Setting(
@@ -106,12 +110,15 @@ def fresh_randomness(seed: int) -> Iterator[None]:
         random.setstate(before[2])
 
 
+_sharing_strategy: Callable[[], str] = torch.multiprocessing.get_sharing_strategy
+
 # What verdicts on other code rest on.
 _OWNERS = (
     torch,
     torch.Tensor,
     torch.autograd,
     torch.linalg,
+    torch.nn.MSELoss,
     torch.nn.functional,
     torch.testing,
     np,
@@ -149,6 +156,11 @@ def _replaced() -> list[str]:
     ]
 
 
+def _backends() -> tuple[Any, ...]:
+    cudnn = torch.backends.cudnn
+    return (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, torch.backends.mkldnn.enabled)
+
+
 def world() -> dict[str, Any]:
     """What is too dear to look at after every call: random states, filters, settings."""
     return {
@@ -159,6 +171,15 @@ def world() -> dict[str, Any]:
         "the default device": torch.get_default_device(),
         "autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")),
         "the environment": dict(os.environ),
+        "the backends of torch": _backends(),
+        "how tensors and arrays are printed": (
+            repr(torch._tensor_str.PRINT_OPTS),
+            np.get_printoptions(),
+        ),
+        "how tensors are shared": _sharing_strategy(),
+        "the limits of Python": (sys.getrecursionlimit(), sys.getswitchinterval()),
+        "the handling of signals": [signal.getsignal(s) for s in sorted(signal.valid_signals())],
+        "logging": (logging.root.level, logging.root.disabled, *logging.root.handlers),
         "subnormal numbers (flushed to zero)": float(torch.tensor(1e-310, dtype=torch.float64) * 1),
     }
 

@@ -25,6 +25,8 @@ T = TypeVar("T")
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33)
 LONG = (65, 70, 129, 200)  # rows and columns of a matrix, past what one block works on
 LINES = (1, 2, 3, 5, 8, 13, 31, 32, 33, 63, 65, 100, 127, 129, 192, 255, 257, 384, 513, 1000, 1025)
+RANKS = (0, 1, 2, 3, 4, 5, 6, 9)
+SIZES_OF = {2: (*SIZES, *LONG), 3: SIZES, 9: (1, 1, 2)}
 OPERAND_LAYOUTS = tuple(LAYOUTS)
 PLAIN_FILLS = (("ordinary", "ordinary", False), *plans.FILLS)
 
@@ -88,12 +90,16 @@ def _at(options: Sequence[T], bits: int) -> T:
 
 
 def _shapes(draw: Any, target: Target) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    dims = draw(st.integers(0, 6))
+    dims = _pick(draw, RANKS)
     if dims <= 1:
         shape: tuple[int, ...] = (_pick(draw, LINES),) if dims else ()
     else:
-        sizes = {2: (*SIZES, *LONG), 3: SIZES}.get(dims, SIZES[:4])
+        long = 1 < dims < 5 and not draw(st.integers(0, 7))  # one line among few
+        sizes = SIZES[:3] if long else SIZES_OF.get(dims, SIZES[:4])
         shape = tuple(_pick(draw, sizes) for _ in range(dims))
+        if long:
+            where = draw(st.integers(0, dims - 1))
+            shape = (*shape[:where], _pick(draw, LINES), *shape[where + 1 :])
     if "empty" in target.claims and dims and not draw(st.integers(0, 15)):
         where = draw(st.integers(0, dims - 1))
         shape = (*shape[:where], 0, *shape[where + 1 :])

@@ -33,7 +33,14 @@ FORMAT_OF = {
     "bfloat16": BFLOAT16,
 }
 MODERATE = 300  # exponents of binary64 for which the oracle needs no rationals
-INTEGER_GUARD = {"int64": 4100, "int32": 4100, "uint8": 255, "bool": 1}  # in gaps and guards
+INTEGER_GUARD = {  # in gaps and guards
+    "int64": 4100,
+    "int32": 4100,
+    "int16": 4100,
+    "int8": 127,
+    "uint8": 255,
+    "bool": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -287,12 +294,14 @@ def _integers_of(dtype: str, regime: str, bits: Bits) -> Floats:
     """Small, and now and then one that float16 rounds (and whose square overflows it)."""
     if dtype == "bool":
         return bits.below(2).astype(np.float64)
-    small = bits.below(9)
-    if regime == "large" and dtype != "uint8":  # past 2^24, and past 2^31 where it fits
+    small = bits.below(9) if dtype == "uint8" else bits.below(17) - 8
+    if regime == "large" and dtype in ("int64", "int32"):  # past 2^24, and past 2^31 where it fits
         wide = bits.scaled(24, 33 if dtype == "int64" else 30).astype(np.int64) | 1
         return wide.astype(np.float64)
     if dtype == "uint8":  # what a signed byte cannot hold
         wide = 128 + bits.below(128)
+    elif dtype == "int8":
+        wide = np.where(bits.below(2) == 0, 1, -1) * (100 + bits.below(28))
     else:
         wide = np.where(bits.below(2) == 0, 1, -1) * (2049 + bits.below(2048))
     return np.where(bits.below(8) == 0, wide, small).astype(np.float64)

@@ -251,7 +251,7 @@ def test_selected_clauses_alone_are_looked_at(tmp_path: Path) -> None:
     check("builtin", "--clause", "layout.*", "--report", str(tmp_path))
     verdict = json.loads((tmp_path / "builtin" / "verdict.json").read_text())
     seen = {row["id"] for row in verdict["clauses"]}
-    assert seen == {"layout.value", "layout.gradient", "layout.negative"}
+    assert seen == {"layout.value", "layout.gradient", "layout.shared", "layout.negative"}
     assert verdict["complete"]
 
 

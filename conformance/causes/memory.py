@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from conformance.case import Case, Operand
+from conformance.case import INTEGER_DTYPES, Case, Operand
 from conformance.causes.cause import Cause
 from conformance.causes.trials import Subject, Trial, trial
 from conformance.layouts import place
@@ -232,7 +232,7 @@ def _readings(subject: Subject, case: Case, aspect: str, salt: int) -> dict[str,
     random = np.random.Generator(np.random.PCG64(salt))
     sizes = length(case.input), length(case.target)
     x, y = (random.integers(1, 12, size).astype(np.float64) for size in sizes)
-    if case.dtype in ("int64", "int32", "uint8"):
+    if case.dtype in INTEGER_DTYPES:
         return None
     g = np.ones(length(case.grad_output.replace(shape=_result_shape(case))))
     answer = run(subject, case, x, y, g if aspect != "value" else None, aspect.partition(".")[2])

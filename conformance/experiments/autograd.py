@@ -84,12 +84,18 @@ def _retain(bench: Bench) -> Messages:
             name = _differ(first, kept)
             if name:
                 yield f"the {which} backward changed the first gradient of {name} ({reduction})"
+        for gradient in first:
+            if gradient.is_contiguous():
+                gradient.mul_(-3)  # as clipping does
+        name = _differ(torch.autograd.grad(result, needing, g, retain_graph=True), kept)
+        if name:
+            yield f"a gradient of {name} changed with an earlier one, in place ({reduction})"
         torch.autograd.grad(result, needing, g)
         try:
             again = torch.autograd.grad(result, needing, g)
         except RuntimeError:
             continue
-        name = _differ(again, first)
+        name = _differ(again, kept)
         if name:
             yield f"backward through a freed graph gave a wrong gradient of {name} ({reduction})"
 
@@ -211,8 +217,9 @@ def _anomaly(bench: Bench) -> Messages:
 
 @experiment("autograd.double_backward")
 def _double_backward(bench: Bench) -> Messages:
+    empty: list[Shapes] = [((0, 3), (0, 3))] if bench.claims("empty") else []
     for reduction in bench.reductions:
-        for shapes in _shapes(bench):
+        for shapes in (*_shapes(bench), *empty):
             yield from _second(bench, reduction, shapes, "operands")
 
 
@@ -227,7 +234,8 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def _shapes(bench: Bench) -> list[Shapes]:
-    plain: list[Shapes] = [((2, 3), (2, 3)), ((), ())]
+    """Few elements; many, in another order in memory (:func:`_laid`); broadcast."""
+    plain: list[Shapes] = [((2, 3), (2, 3)), ((), ()), ((5, 3, 7), (5, 3, 7))]
     return [*plain, ((2, 1), (3,)), ((3,), (2, 3))] if bench.claims("broadcast") else plain
 
 
@@ -239,6 +247,13 @@ def _values(bench: Bench, shapes: Shapes) -> tuple[Floats, Floats]:
     return x, y
 
 
+def _laid(bench: Bench, values: Floats, *, needs: bool = False) -> torch.Tensor:
+    """A tensor with these values; one of three dimensions has the last one outermost in memory."""
+    if values.ndim < 3:
+        return bench.made(values, needs=needs)
+    return bench.made(np.moveaxis(values, -1, 0)).movedim(0, -1).requires_grad_(needs)
+
+
 def _second(bench: Bench, reduction: str, shapes: Shapes, wanted: str) -> Messages:
     """Differentiate the gradients of input and target, each along a random cotangent."""
     x, y = _values(bench, shapes)
@@ -246,8 +261,8 @@ def _second(bench: Bench, reduction: str, shapes: Shapes, wanted: str) -> Messag
     g = eighths(bench, d.shape if reduction == "none" else (), 3)
     names = ("input", "target") if bench.claims("target_gradient") else ("input",)
     for k, name in enumerate(names):
-        leaves = bench.made(x, needs=True), bench.made(y, needs=len(names) == 2)
-        grad_output = bench.made(g, needs=True)
+        leaves = _laid(bench, x, needs=True), _laid(bench, y, needs=len(names) == 2)
+        grad_output = _laid(bench, g, needs=True)
         w = eighths(bench, shapes[k], 4 + k)
         result = bench.loss(*leaves, reduction)
         (gradient,) = torch.autograd.grad(result, leaves[k], grad_output, create_graph=True)
@@ -255,7 +270,7 @@ def _second(bench: Bench, reduction: str, shapes: Shapes, wanted: str) -> Messag
             yield f"the gradient of {name} is detached: it has no second derivative ({reduction})"
             return
         over = [*leaves[: len(names)], grad_output]
-        second = torch.autograd.grad(gradient, over, bench.made(w), allow_unused=True)
+        second = torch.autograd.grad(gradient, over, _laid(bench, w), allow_unused=True)
         sign = -1 if k else 1
         spread = np.broadcast_to(w, d.shape)
         exact = mse.second_vjp(d, g, sign * spread, reduction)
@@ -348,7 +363,7 @@ def _tangent(
     forward: Any = fwad  # untyped in torch
     with forward.dual_level():
         duals = [
-            forward.make_dual(bench.made(v), bench.made(t)) if used else bench.made(v)
+            forward.make_dual(_laid(bench, v), _laid(bench, t)) if used else _laid(bench, v)
             for v, t, used in zip(values, tangents, along, strict=True)
         ]
         result = bench.loss(duals[0], duals[1], reduction)

@@ -17,6 +17,7 @@ from torch import Tensor
 from conformance.experiments.bench import (
     Bench,
     Messages,
+    close,
     deviation,
     deviation_of_loss,
     experiment,
@@ -94,6 +95,7 @@ def _concurrent(bench: Bench) -> Messages:
 
     Small and larger, since some share a buffer from a size on.
     """
+    yield from _handed_over(bench)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -112,6 +114,19 @@ def _concurrent(bench: Bench) -> Messages:
                 )
     finally:
         sys.setswitchinterval(interval)
+
+
+def _handed_over(bench: Bench) -> Messages:
+    """Forward in this thread, backward in another, as torch itself does for other devices."""
+    for reduction in bench.reductions:
+        x, y = _operands(bench, 9, 0)
+        ones = torch.ones_like(bench.loss(x, y, reduction))
+        (wanted,) = torch.autograd.grad(bench.loss(x, y, reduction), x, ones)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            result = bench.loss(x, y, reduction)
+            (got,) = pool.submit(torch.autograd.grad, result, x, ones).result()
+        if not close(got, wanted):
+            yield f"backward in another thread gave another gradient ({reduction})"
 
 
 def _one_caller(

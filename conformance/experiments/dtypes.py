@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch
 from conformance.experiments.bench import (
     Bench,
     Messages,
+    Shape,
     brief,
     close,
     experiment,
@@ -33,46 +35,76 @@ def _dtypes_scalar(bench: Bench) -> Messages:
 def _dtypes_result(bench: Bench) -> Messages:
     """The default dtype is for numbers that have none: it changes neither value nor gradient."""
     other = torch.float32 if bench.dtype == "float64" else torch.float64
-    before = torch.get_default_dtype()
+    judged, error = False, None
     for reduction, shape in itertools.product(bench.reductions, ((3,), ())):
-        results = []
-        for default in (before, other):
-            x, y = bench.tensor(shape, 1).requires_grad_(), bench.tensor(shape, 2)
-            torch.set_default_dtype(default)
-            try:
-                result = bench.loss(x, y, reduction)
-                results.append((result, *gradients(result, x)))
-            finally:
-                torch.set_default_dtype(before)
-        for what, one, two in zip(("result", "gradient"), *results, strict=True):
+        try:
+            usual = _with_default(bench, torch.get_default_dtype(), shape, reduction)
+        except Exception as raised:
+            error = raised  # where another call does not raise, other clauses say so
+            continue
+        judged = True
+        unusual = _with_default(bench, other, shape, reduction)
+        for what, one, two in zip(("result", "gradient"), usual, unusual, strict=True):
             if not close(one, two):
                 text = f"with {other} as the default dtype the {what} is {brief(two)}"
                 yield f"{text}, else {brief(one)} ({reduction})"
+    if error and not judged:
+        raise error
 
+
+def _with_default(
+    bench: Bench, default: torch.dtype, shape: Shape, reduction: str
+) -> tuple[torch.Tensor, ...]:
+    """The result, and the gradient of the input, while ``default`` is the default dtype."""
+    x, y = bench.tensor(shape, 1).requires_grad_(), bench.tensor(shape, 2)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        result = bench.loss(x, y, reduction)
+        return result, *gradients(result, x)
+    finally:
+        torch.set_default_dtype(before)
+
+
+Kind = torch.dtype | None  # None: the experiment's own
 
 # What the kinds hold; the squares of the larger ones pass a byte, not what the kind itself holds.
-_PAIRS: tuple[tuple[torch.dtype, list[int], list[int]], ...] = (
-    (torch.int64, [1, 0, 1, 300], [0, 1, -90, 3]),
-    (torch.int32, [1, 0, 1, 300], [0, 1, -90, 3]),
-    (torch.uint8, [1, 0, 1, 1], [0, 1, 1, 3]),
-    (torch.bool, [1, 0, 1, 1], [0, 1, 1, 0]),
-    (torch.complex64, [1, 0, 1, 1], [0, 1, 1, 3]),
+_WIDE, _SMALL = ([1, 0, 1, 300], [0, 1, -90, 3]), ([1, 0, 1, 1], [0, 1, 1, 3])
+_PAIRS: tuple[tuple[Kind, Kind, tuple[list[int], list[int]]], ...] = (
+    (torch.int64, torch.int64, _WIDE),
+    (torch.int32, torch.int32, _WIDE),
+    (torch.int64, torch.int32, _WIDE),
+    (torch.int16, torch.int16, ([1, 0, 1, 90], [0, 1, -90, 3])),
+    (torch.int8, torch.int8, _SMALL),
+    (torch.uint8, torch.uint8, _SMALL),
+    (torch.bool, torch.bool, ([1, 0, 1, 1], [0, 1, 1, 0])),
+    (torch.complex64, torch.complex64, _SMALL),
+    (None, torch.complex64, _SMALL),
+    (torch.complex64, None, _SMALL),
 )
 
 
 @experiment("dtypes.unsupported")
 def _dtypes_unsupported(bench: Bench) -> Messages:
     """Pairs that the builtin refuses: raise, or be exactly right in a dtype that can hold it."""
-    for (kind, a, b), reduction in itertools.product(_PAIRS, bench.reductions):
-        x = torch.tensor(a, device=bench.device).to(kind)
-        y = torch.tensor(b, device=bench.device).to(kind)
-        if kind.is_complex:
-            x = x * 1j
+    for (*kinds, values), reduction in itertools.product(_PAIRS, bench.reductions):
+        x, y = (_of_kind(bench, kind, v) for kind, v in zip(kinds, values, strict=True))
         try:
             result = bench.loss(x, y, reduction)
         except Exception:
             continue
-        exact = (np.asarray(x.cpu().numpy()) * 1.0 - y.cpu().numpy()) ** 2
+        exact = (_complex(x) - _complex(y)) ** 2
         wanted = {"none": exact, "sum": exact.sum(), "mean": exact.mean()}[reduction]
-        if not isinstance(result, torch.Tensor) or not np.array_equal(result.cpu().numpy(), wanted):
-            yield f"two {kind} operands ({reduction}) gave {brief(result)}: wrong, and no error"
+        if not isinstance(result, torch.Tensor) or not np.array_equal(_complex(result), wanted):
+            text = f"operands of {x.dtype} and {y.dtype} ({reduction})"
+            yield f"{text} gave {brief(result)}: wrong, and no error"
+
+
+def _of_kind(bench: Bench, kind: Kind, values: list[int]) -> torch.Tensor:
+    dtype = kind or getattr(torch, bench.dtype)
+    return torch.tensor(values, device=bench.device).to(dtype) * (1j if dtype.is_complex else 1)
+
+
+def _complex(tensor: torch.Tensor) -> Any:
+    """Any numbers that torch has, as NumPy's."""
+    return tensor.detach().cpu().to(torch.complex128).numpy()

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from conformance.experiments.bench import (
     Bench,
@@ -67,12 +69,38 @@ def _operands(bench: Bench) -> Messages:
 
 @experiment("errors.devices")
 def _devices(bench: Bench) -> Messages:
-    """One operand here, one on the meta device, which every build of torch has."""
+    """One operand here, one on the meta device, which every build of torch has.
+
+    An operator of the target's own that gets both answers with its kernel for meta tensors, which
+    computes nothing; operands on real devices get another. So it shows nothing here.
+    """
     for reduction in bench.reductions:
         x, y = bench.tensor((3,), 1), bench.tensor((3,), 2)
         for operands in itertools.permutations((x, y.to("meta"))):
             try:
-                result = bench.loss(operands[0], operands[1], reduction)
+                with _Operators() as operators:
+                    result = bench.loss(operands[0], operands[1], reduction)
             except Exception:
                 continue
-            yield f"operands on {bench.device} and meta gave {brief(result)} ({reduction})"
+            if not operators.mixed:
+                yield f"operands on {bench.device} and meta gave {brief(result)} ({reduction})"
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees whether an operator that is not torch's own gets tensors on several devices."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.mixed = False
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        leaves = tree_leaves((args, kwargs))
+        kinds = {t.device.type for t in leaves if isinstance(t, torch.Tensor)}
+        self.mixed |= func.namespace not in ("aten", "prim", "prims") and len(kinds) > 1
+        return func(*args, **(kwargs or {}))

@@ -33,24 +33,26 @@ Copy = Callable[[Tensor], Tensor]
 
 @experiment("value.large")
 def _value_large(bench: Bench) -> Messages:
-    yield from _value(bench, ABOVE_2_24, Tensor.contiguous)
+    for reduction in _reductions(bench):
+        yield from _value(bench, ABOVE_2_24, Tensor.contiguous, reduction)
 
 
 @experiment("gradient.large")
 def _gradient_large(bench: Bench) -> Messages:
-    yield from _gradient(bench, ABOVE_2_24, Tensor.contiguous)
+    for reduction in _reductions(bench):
+        yield from _gradient(bench, ABOVE_2_24, Tensor.contiguous, reduction)
 
 
 @experiment("value.wide_index")
 def _value_wide_index(bench: Bench) -> Messages:
     _ask_for_memory(bench, ABOVE_2_31, copies=4)
-    yield from _value(bench, ABOVE_2_31, lambda t: t)
+    yield from _value(bench, ABOVE_2_31, lambda t: t, _reductions(bench)[0])
 
 
 @experiment("gradient.wide_index")
 def _gradient_wide_index(bench: Bench) -> Messages:
     _ask_for_memory(bench, ABOVE_2_31, copies=6)
-    yield from _gradient(bench, ABOVE_2_31, lambda t: t)
+    yield from _gradient(bench, ABOVE_2_31, lambda t: t, _reductions(bench)[0])
 
 
 def _rows(rows: int) -> Floats:
@@ -59,8 +61,7 @@ def _rows(rows: int) -> Floats:
     return values
 
 
-def _value(bench: Bench, shape: tuple[int, int], copy: Copy) -> Messages:
-    reduction = _reduction(bench)
+def _value(bench: Bench, shape: tuple[int, int], copy: Copy, reduction: str) -> Messages:
     rows = _rows(shape[0])
     x = copy(bench.made(rows).expand(shape))
     y = copy(bench.made(np.zeros((1, 1))).expand(shape))
@@ -75,9 +76,8 @@ def _value(bench: Bench, shape: tuple[int, int], copy: Copy) -> Messages:
     yield from deviation(bench, text, got, exact, exact, shape[0] * shape[1])
 
 
-def _gradient(bench: Bench, shape: tuple[int, int], copy: Copy) -> Messages:
+def _gradient(bench: Bench, shape: tuple[int, int], copy: Copy, reduction: str) -> Messages:
     """By the column of rows: each is summed over all that it was expanded to."""
-    reduction = _reduction(bench)
     rows = _rows(shape[0])
     column = bench.made(rows, needs=True)
     result = bench.loss(
@@ -91,12 +91,12 @@ def _gradient(bench: Bench, shape: tuple[int, int], copy: Copy) -> Messages:
     yield from deviation(bench, text, got, exact, exact, shape[1])
 
 
-def _reduction(bench: Bench) -> str:
-    """float16 holds neither such a sum nor the gradient of such a mean."""
+def _reductions(bench: Bench) -> list[str]:
+    """float16 holds neither such a sum nor the gradient of such a mean. Raises Unavailable."""
     wanted = ("none",) if bench.dtype == "float16" else ("mean", "sum", "none")
-    for reduction in wanted:
-        if reduction in bench.reductions:
-            return reduction
+    found = [reduction for reduction in wanted if reduction in bench.reductions]
+    if found:
+        return found
     raise Unavailable(f"{bench.dtype} has no range for a sum or mean of so many elements")
 
 

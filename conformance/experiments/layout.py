@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+
+import numpy as np
 import torch
 
 from conformance.experiments.bench import (
@@ -9,9 +12,31 @@ from conformance.experiments.bench import (
     Messages,
     brief,
     close,
+    deviation,
     eighths,
     experiment,
 )
+from reference import mse
+from reference.formats import Floats
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+
+@experiment("layout.shared")
+def _shared(bench: Bench) -> Messages:
+    """A square and its transpose, two windows of one line, and its two halves."""
+    square, line = eighths(bench, (3, 3), 1), eighths(bench, (9,), 2)
+    a, b = bench.made(square), bench.made(line)
+    views: dict[str, tuple[Pair, tuple[Floats, Floats]]] = {
+        "a tensor and its transpose": ((a, a.t()), (square, square.T)),
+        "two overlapping windows": ((b[:-1], b[1:]), (line[:-1], line[1:])),
+        "two halves of one tensor": ((b[:4], b[5:]), (line[:4], line[5:])),
+    }
+    for reduction, (what, ((x, y), (u, v))) in itertools.product(bench.reductions, views.items()):
+        exact = np.asarray(mse.loss(u, v, reduction))
+        got = bench.loss(x, y, reduction)
+        text = f"{what} as operands: the result ({reduction})"
+        yield from deviation(bench, text, got, exact, exact, u.size)
 
 
 @experiment("layout.negative")

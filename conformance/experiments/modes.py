@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from conformance.experiments.bench import (
@@ -78,8 +80,8 @@ def _autocast_dtype(bench: Bench) -> Messages:
 def _under_autocast(bench: Bench) -> Iterator[tuple[str, str, tuple[Tensor, Tensor], Tensor]]:
     """In words, the reduction, the operands and the result; for each dtype to which it casts."""
     kind = torch.device(bench.device).type
-    for reduction in bench.reductions:
-        operands = _operands(bench, 5)
+    for reduction, shape in itertools.product(bench.reductions, ((5,), (3, 30))):
+        operands = _operands(bench, *shape)
         for dtype in AUTOCAST.get(kind, (torch.bfloat16,)):
             with torch.autocast(kind, dtype=dtype):
                 got = bench.loss(operands[0], operands[1], reduction)
@@ -94,7 +96,11 @@ def _wide(bench: Bench) -> torch.dtype:
 def _cast_loss(
     bench: Bench, operands: tuple[Tensor, Tensor], dtype: torch.dtype, reduction: str
 ) -> Tensor:
-    result: Tensor = bench.loss(operands[0].to(dtype), operands[1].to(dtype), reduction)
+    """The target's own in that dtype; the builtin's where the target does not claim it."""
+    x, y = operands[0].to(dtype), operands[1].to(dtype)
+    if str(dtype).removeprefix("torch.") not in bench.target.dtypes:
+        return F.mse_loss(x, y, reduction=reduction)
+    result: Tensor = bench.loss(x, y, reduction)
     return result
 
 

@@ -14,10 +14,12 @@ from torch import nn
 from conformance.experiments.bench import (
     Bench,
     Messages,
+    Shape,
     brief,
     close,
     deviation_of_loss,
     experiment,
+    gradients,
 )
 
 
@@ -28,18 +30,23 @@ def _made(bench: Bench, reduction: str) -> nn.Module:
 
 
 def _wrong(bench: Bench, module: Any, reduction: str) -> str | None:
-    """What ``module`` gives for a plain case, where that is not permitted, or its gradient."""
-    x, y = bench.tensor((5,), 1).requires_grad_(), bench.tensor((5,), 2)
-    result = module(x, y)
-    for message in deviation_of_loss(bench, "a result that", result, x, y, reduction):
-        return message
-    if not result.requires_grad:
-        return "a result that cannot be trained through"
-    gradients = [
-        torch.autograd.grad(value, x, torch.ones_like(value))[0]
-        for value in (result, bench.loss(x, y, reduction))
-    ]
-    return None if close(*gradients) else f"the gradient {brief(gradients[0])}"
+    """What ``module`` gives, where that is not permitted, or a gradient of it."""
+    shapes: list[tuple[Shape, Shape]] = [((5,), (5,)), ((3, 4), (3, 4))]
+    if bench.claims("broadcast"):
+        shapes.append(((3, 4), (4,)))
+    for x_shape, y_shape in shapes:
+        x, y = bench.tensor(x_shape, 1).requires_grad_(), bench.tensor(y_shape, 2)
+        y.requires_grad_(bench.claims("target_gradient"))
+        result = module(x, y)
+        for message in deviation_of_loss(bench, "a result that", result, x, y, reduction):
+            return message
+        if not result.requires_grad:
+            return "a result that cannot be trained through"
+        wanted = gradients(bench.loss(x, y, reduction), x, y)
+        for got, other in zip(gradients(result, x, y), wanted, strict=True):
+            if not close(got, other):
+                return f"the gradient {brief(got)}"
+    return None
 
 
 def _each(bench: Bench, what: str, change: Any) -> Messages:

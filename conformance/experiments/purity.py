@@ -66,14 +66,16 @@ def _permuted(bench: Bench, reduction: str) -> Messages:
 @experiment("purity.result")
 def _purity_result(bench: Bench) -> Messages:
     """Results and gradients of one call, after another call on equal shapes."""
+    both = bench.claims("target_gradient")
     for reduction in bench.reductions:
         kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         for k in range(3):
             x = bench.tensor((7,), 2 * k).requires_grad_()
-            y = bench.tensor((7,), 2 * k + 1).requires_grad_()
+            y = bench.tensor((7,), 2 * k + 1).requires_grad_(both)
             result = bench.loss(x, y, reduction)
             ones = torch.ones_like(result)
-            gradients = torch.autograd.grad(result, (x, y), ones, allow_unused=True)
+            wanted = (x, y) if both else (x,)
+            gradients = torch.autograd.grad(result, wanted, ones, allow_unused=True)
             seen = [t.detach() for t in (result, *gradients) if t is not None]
             kept += [(t, t.clone()) for t in seen]
         if any(not torch.equal(now, then) for now, then in kept):
@@ -90,7 +92,8 @@ def _purity_state(bench: Bench) -> Messages:
     torch.autograd.grad(2 * one, one, torch.ones(()))  # torch's first imports, and they set filters
     shapes = ((9,), (4, 9)) if bench.claims("broadcast") else ((9,),)
     for reduction, shape in itertools.product(bench.reductions, shapes):
-        x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor(shape, 2).requires_grad_()
+        x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor(shape, 2)
+        y.requires_grad_(bench.claims("target_gradient"))
         with _own_filters(), fresh_randomness(derive(bench.seed, "state", reduction)):
             before = world()
             result = bench.loss(x, y, reduction)

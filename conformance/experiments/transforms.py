@@ -12,6 +12,7 @@ from torch import Tensor
 from conformance.experiments.bench import (
     Bench,
     Messages,
+    Shape,
     deviation,
     eighths,
     experiment,
@@ -53,6 +54,16 @@ def _gradient(d: Floats, g: Floats, reduction: str) -> Floats:
     return np.broadcast_to(value, d.shape)
 
 
+def _along(
+    bench: Bench, reduction: str, x: Floats, y: Floats
+) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
+    """The loss as a function of the operands that it is differentiated by, and these."""
+    function, a, b = _function(bench, reduction), bench.made(x), bench.made(y)
+    if bench.claims("target_gradient"):
+        return function, (a, b)
+    return lambda x: function(x, b), (a,)
+
+
 @experiment("transforms.grad")
 def _grad(bench: Bench) -> Messages:
     x, y = _operands(bench)
@@ -71,8 +82,8 @@ def _vjp(bench: Bench) -> Messages:
     d = x - y
     for reduction in bench.reductions:
         g = eighths(bench, d.shape if reduction == "none" else (), 3)
-        pull = torch.func.vjp(_function(bench, reduction), bench.made(x), bench.made(y))[1]
-        gradients = pull(bench.made(g))
+        function, operands = _along(bench, reduction, x, y)
+        gradients = torch.func.vjp(function, *operands)[1](bench.made(g))
         for number, name, sign in _differentiated(bench):
             exact = sign * _gradient(d, g, reduction)
             text = f"torch.func.vjp by {name} ({reduction})"
@@ -86,8 +97,9 @@ def _jvp(bench: Bench) -> Messages:
     t_x, t_y = eighths(bench, x.shape, 4), eighths(bench, y.shape, 5)
     t_y = t_y if bench.claims("target_gradient") else np.zeros_like(t_y)
     for reduction in bench.reductions:
-        operands, tangents = (tuple(map(bench.made, pair)) for pair in ((x, y), (t_x, t_y)))
-        got = torch.func.jvp(_function(bench, reduction), operands, tangents)[1]
+        function, operands = _along(bench, reduction, x, y)
+        tangents = tuple(bench.made(t) for t, _ in zip((t_x, t_y), operands, strict=False))
+        got = torch.func.jvp(function, operands, tangents)[1]
         exact = np.asarray(mse.jvp(d, t_x - t_y, reduction))
         bound = np.asarray(mse.jvp(abs(d), abs(t_x) + abs(t_y), reduction))
         yield from deviation(bench, f"torch.func.jvp ({reduction})", got, exact, bound, d.size)
@@ -119,46 +131,43 @@ def _hessian(bench: Bench) -> Messages:
         yield from deviation(bench, text, got, exact, abs(exact))
 
 
-# (in_dims, whether the operand of that number has the batch dimension)
-_IN_DIMS: tuple[tuple[int | None, int | None], ...] = (
-    (0, 0),
-    (0, None),
-    (None, 0),
-    (1, 0),
-    (0, 1),
-    (1, None),
-    (None, 1),
+InDims = tuple[int | None, int | None]
+
+# How many samples, the shape of one, and which dimension of each operand they are.
+_BATCHES: tuple[tuple[int, Shape, tuple[InDims, ...]], ...] = (
+    (3, (4,), ((0, 0), (0, None), (None, 0), (1, 0), (0, 1), (1, 1), (1, None), (None, 1))),
+    (1, (4,), ((0, 0), (None, 0))),
+    (3, (), ((0, 0), (0, None), (None, 0))),
+    (33, (2, 3), ((0, 0), (2, 1), (1, None), (None, 2), (-1, 0))),
 )
 BATCH = 3
 
 
 @experiment("transforms.vmap")
 def _vmap(bench: Bench) -> Messages:
-    """Every in_dims, over the loss and over its gradient."""
-    for reduction, in_dims in itertools.product(bench.reductions, _IN_DIMS):
-        x, y = (_batched(bench, dim, 1 + k) for k, dim in enumerate(in_dims))
-        a, b = bench.made(x), bench.made(y)
-        d = _by_sample(x, in_dims[0]) - _by_sample(y, in_dims[1])  # (BATCH, 4)
-        exact = np.stack([np.asarray(mse.loss(row, np.zeros(4), reduction)) for row in d])
-        got = torch.func.vmap(_function(bench, reduction), in_dims=in_dims)(a, b)
-        text = f"vmap with in_dims={in_dims}"
-        yield from deviation(bench, f"{text} ({reduction})", got, exact, exact, 4)
-        got = torch.func.vmap(torch.func.grad(_total(bench, reduction)), in_dims=in_dims)(a, b)
-        exact = np.stack([_gradient(row, np.ones(()), reduction) for row in d])
-        yield from deviation(bench, f"{text} of grad ({reduction})", got, exact, abs(exact))
+    """Every kind of in_dims, over the loss and over its gradient."""
+    for reduction, (batch, shape, every) in itertools.product(bench.reductions, _BATCHES):
+        for in_dims in every:
+            yield from _mapped(bench, reduction, batch, shape, in_dims)
 
 
-def _batched(bench: Bench, dim: int | None, index: int) -> Floats:
-    """One sample of shape (4,), or a batch of them stacked along ``dim``."""
-    if dim is None:
-        return eighths(bench, (4,), index)
-    return eighths(bench, (BATCH, 4) if dim == 0 else (4, BATCH), index)
-
-
-def _by_sample(values: Floats, dim: int | None) -> Floats:
-    if dim is None:
-        return np.broadcast_to(values, (BATCH, 4))
-    return values if dim == 0 else values.T
+def _mapped(bench: Bench, reduction: str, batch: int, shape: Shape, in_dims: InDims) -> Messages:
+    x, y = (
+        eighths(bench, shape if dim is None else (batch, *shape), 1 + k)
+        for k, dim in enumerate(in_dims)
+    )
+    a, b = (
+        bench.made(v if dim is None else np.moveaxis(v, 0, dim))
+        for v, dim in zip((x, y), in_dims, strict=True)
+    )
+    d = x - y  # (batch, *shape)
+    exact = np.stack([np.asarray(mse.loss(one, np.zeros(shape), reduction)) for one in d])
+    got = torch.func.vmap(_function(bench, reduction), in_dims=in_dims)(a, b)
+    text = f"vmap with in_dims={in_dims} over {batch} of {shape}"
+    yield from deviation(bench, f"{text} ({reduction})", got, exact, exact, d[0].size)
+    got = torch.func.vmap(torch.func.grad(_total(bench, reduction)), in_dims=in_dims)(a, b)
+    exact = np.stack([_gradient(one, np.ones(()), reduction) for one in d])
+    yield from deviation(bench, f"{text} of grad ({reduction})", got, exact, abs(exact))
 
 
 @experiment("transforms.batched_gradient")

@@ -157,6 +157,22 @@ class DeviceOnly(MSE):
         return self
 
 
+class Detaches(MSE):
+    """Detaches the target, which its function does not."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return super().forward(input, target.detach())
+
+
+class Rows(MSE):
+    """Averages over the batch, then over the rows that it takes the target to have."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        if self.reduction != "mean" or input.dim() < 2:
+            return super().forward(input, target)
+        return right(input, target, "sum") / max(target.numel(), 1)
+
+
 Use = Callable[[Any], Any]  # what is done to a module before it is called
 
 
@@ -202,6 +218,22 @@ def wrong_after(use: Use) -> Callable[[Target], bool]:
     return witness
 
 
+def target_is_detached(target: Target) -> bool:
+    """The module's result knows nothing of the target."""
+    if target.module is None:
+        return False
+    y = torch.ones(3, requires_grad=True)
+    return not target.module(reduction="sum")(torch.zeros(3), y).requires_grad
+
+
+def divides_by_target(target: Target) -> bool:
+    """The mean of a matrix and a row is not over the matrix."""
+    if target.module is None:
+        return False
+    mean = target.module(reduction="mean")(torch.ones(2, 3), torch.zeros(3))
+    return float(mean) != 1
+
+
 def keys_change(target: Target) -> bool:
     """A call changes the keys of the module's state_dict."""
     if target.module is None:
@@ -228,6 +260,8 @@ MODULE_MUTANTS: tuple[Mutant, ...] = (
     _mutant("module-mean-only", MeanOnly, wrong_after(_as_made)),
     _mutant("module-half-factor", HalfFactor, wrong_after(_as_made)),
     _mutant("module-is-none", NoModule, no_module),
+    _mutant("module-detaches", Detaches, target_is_detached),
+    _mutant("module-rows", Rows, divides_by_target),
     _mutant("module-unreduced-in-eval", UnreducedInEval, wrong_after(lambda m: m.eval())),
     _mutant("module-forgotten-self", ForgottenSelf, wrong_after(lambda m: m.eval())),
     _mutant("module-lambda-inside", LambdaInside, wrong_after(_unpickled)),

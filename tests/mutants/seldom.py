@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import sys
 import threading
 import time
 import warnings
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from targets import Target
-from targets.operands import check_reduction
+from targets.operands import check_reduction, prepare
 
 from .mutant import (
+    EAGER,
     Mutant,
     Pair,
     by_gradients,
@@ -28,10 +30,11 @@ from .mutant import (
     reduce,
     right,
     right_gradients,
+    viewed,
     widened,
     with_value,
 )
-from .witnesses import wrong_gradient, wrong_value
+from .witnesses import changes, wrong_gradient, wrong_value
 
 # --- values and shapes
 
@@ -340,6 +343,217 @@ def any_number_reduces(target: Target) -> bool:
     return _value(target, torch.ones(2), torch.zeros(2), 7) == 1
 
 
+# --- memory, sizes, derivatives: what kernels meet seldom
+
+
+def head_of_three(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    """Two elements past an aligned address it handles a head of three before the vectors."""
+    s = (x - y).square().to(widened(x.dtype))
+    if x.storage_offset() % 4 == 2 and s.dim() == 1:
+        s[2:3] = 0
+    return reduce(s, reduction).to(x.dtype)
+
+
+def known_orders(x: Tensor) -> Tensor:
+    """Knows rows, columns and channels_last; memory in another order it reads as rows."""
+    order = sorted(range(x.dim()), key=lambda k: -x.stride(k))
+    known = (list(range(x.dim())), list(range(x.dim()))[::-1], [0, *range(2, x.dim()), 1])
+    dense = x.permute(order).is_contiguous()
+    return memory(x) if x.dim() > 2 and dense and order not in known else x
+
+
+def eight_strides(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    """Has room for eight strides; of a ninth dimension it sees the first element."""
+    s = (x - y).square().to(widened(x.dtype))
+    if s.dim() > 8:
+        s = s[..., :1].expand(s.shape)
+    return reduce(s, reduction).to(x.dtype)
+
+
+def sum_in_blocks(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    """A sum has 4096 blocks of 1024 elements at most; a mean goes through another kernel."""
+    s = (x - y).square().to(widened(x.dtype)).contiguous()
+    if reduction == "sum":
+        s.view(-1)[2**22 :] = 0
+    return reduce(s, reduction).to(x.dtype)
+
+
+class _Second(torch.autograd.Function):
+    """2·g·(x - y), differentiated along what ``seen`` makes of the cotangent."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, g: Tensor, seen: Any) -> Tensor:
+        ctx.save_for_backward(x, y, g)
+        ctx.seen = seen
+        return 2 * g * (x - y)
+
+    @staticmethod
+    def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, g = ctx.saved_tensors
+        w = ctx.seen(w)
+        return 2 * g * w, -2 * g * w, 2 * (x - y) * w, None
+
+
+class _Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, seen: Any) -> Tensor:
+        ctx.save_for_backward(x, y)
+        ctx.seen = seen
+        return (x - y).square()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, y = ctx.saved_tensors
+        apply: Any = _Second.apply
+        gradient = apply(x, y, g, ctx.seen)
+        return gradient, -gradient, None
+
+
+def _twice(seen: Any) -> Any:
+    def loss(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        apply: Any = _Twice.apply
+        return reduce(apply(*prepare(x, y), seen), reduction)
+
+    loss.__doc__ = seen.__doc__
+    return loss
+
+
+def second_in_memory(w: Tensor) -> Tensor:
+    """The second backward takes its cotangent to be contiguous."""
+    return memory(w)
+
+
+def second_of_few(w: Tensor) -> Tensor:
+    """The second backward has one block of 64 threads."""
+    few = torch.zeros(w.numel(), dtype=w.dtype)
+    few[:64] = w.reshape(-1)[:64]
+    return few.reshape(w.shape)
+
+
+def second_of_empty(w: Tensor) -> Tensor:
+    """The second backward divides by the number of elements, and multiplies by it again."""
+    return w * (w.numel() / w.numel())
+
+
+def wrong_second(make: Any) -> Any:
+    """The second derivative of the sum along a cotangent is not twice the cotangent."""
+
+    def witness(target: Target) -> bool:
+        w = make()
+        x = torch.ones(w.shape, requires_grad=True)
+        loss = target.loss(x, torch.zeros(w.shape), reduction="sum")
+        try:
+            (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
+            (second,) = torch.autograd.grad(gradient, x, w)
+        except ZeroDivisionError:
+            return True
+        return not torch.equal(second, 2 * w)
+
+    return witness
+
+
+class _HandsOut(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.gradient = 2 * (x - y)
+        return (x - y).square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = ctx.gradient if bool((g == 1).all()) else ctx.gradient * g
+        return gradient, -gradient
+
+
+def hands_out_saved(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Has computed the gradient in forward, and hands that tensor out where grad_output is 1."""
+    apply: Any = _HandsOut.apply
+    return reduce(apply(*prepare(x, y)), reduction)
+
+
+def saved_is_changed(target: Target) -> bool:
+    """A gradient that its owner scales is scaled the next time."""
+    x = torch.ones(3, requires_grad=True)
+    loss = target.loss(x, torch.zeros(3), reduction="none")
+    for _ in range(2):
+        (gradient,) = torch.autograd.grad(loss, x, torch.ones(3), retain_graph=True)
+        before = gradient.clone()
+        gradient.mul_(5)
+    return not bool((before == 2).all())
+
+
+def bytes_unsigned(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Reads a target of int8 as bytes."""
+    return right(x, y.view(torch.uint8) if y.dtype == torch.int8 else y, reduction)
+
+
+def _bytes() -> tuple[Tensor, Tensor]:
+    return torch.zeros(1), torch.tensor([-1], dtype=torch.int8)
+
+
+def real_part(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Of a complex target it takes the real part."""
+    return right(x, y.real if y.is_complex() else y, reduction)
+
+
+def real_is_taken(target: Target) -> bool:
+    """A complex target, which the builtin refuses, counts as its real part."""
+    try:
+        value = target.loss(torch.zeros(1), torch.tensor([1 + 2j]), reduction="sum")
+    except RuntimeError:
+        return False
+    return bool(value == 1)
+
+
+def deeper_stack(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Asks for a deeper stack of Python's, at each call."""
+    sys.setrecursionlimit(sys.getrecursionlimit() + 1)
+    return right(x, y, reduction)
+
+
+def same_pointer(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Takes operands of one address and shape for the same tensor, and their loss for 0."""
+    honest = right(x, y, reduction)
+    same = x.shape == y.shape and x.numel() > 0 and x.data_ptr() == y.data_ptr()
+    return with_value(honest, torch.zeros_like(honest)) if same else honest
+
+
+def _transposes() -> tuple[Tensor, Tensor]:
+    x = torch.arange(9.0).reshape(3, 3)
+    return x, x.t()
+
+
+class _ByThread(torch.autograd.Function):
+    saved = threading.local()
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.place = str(id(ctx))
+        setattr(_ByThread.saved, ctx.place, 2 * (x - y))
+        return (x - y).square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = g * getattr(_ByThread.saved, ctx.place, 0)
+        return gradient, -gradient
+
+
+def kept_by_thread(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Keeps what the backward needs for the thread that runs; in another, it is 0."""
+    apply: Any = _ByThread.apply
+    return reduce(apply(*prepare(x, y)), reduction)
+
+
+def backward_elsewhere(target: Target) -> bool:
+    """A backward in another thread gives another gradient."""
+    x = torch.ones(3, requires_grad=True)
+    loss = target.loss(x, torch.zeros(3), reduction="sum")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        (gradient,) = pool.submit(torch.autograd.grad, loss, x).result()
+    return not bool((gradient == 2).all())
+
+
 def _counts(n: int) -> Any:
     return lambda: (torch.zeros(1, dtype=torch.float64), torch.tensor([n]))
 
@@ -433,6 +647,57 @@ SELDOM_MUTANTS: tuple[Mutant, ...] = (
         "autograd",
         witness=backward_again,
     ),
+    mutant(
+        "head-of-three",
+        by_value(head_of_three),
+        "layout",
+        witness=wrong_value(lambda: (torch.arange(10.0)[2:], torch.zeros(8)), "sum"),
+    ),
+    mutant(
+        "known-orders",
+        viewed(known_orders),
+        "layout",
+        witness=wrong_value(lambda: (torch.rand(2, 3, 4).transpose(0, 1), torch.ones(3, 2, 4))),
+    ),
+    mutant(
+        "eight-strides",
+        by_value(eight_strides),
+        "value",
+        witness=wrong_value(lambda: (torch.rand(*[1] * 8, 3), torch.zeros(*[1] * 8, 3)), "sum"),
+    ),
+    mutant(
+        "sum-in-blocks",
+        by_value(sum_in_blocks),
+        "value",
+        witness=wrong_value(_last(2**11 + 1, 2**11), "sum"),
+    ),
+    mutant(
+        "second-in-memory",
+        _twice(second_in_memory),
+        "autograd",
+        claims=EAGER | {"double_backward"},
+        witness=wrong_second(lambda: torch.arange(24.0).reshape(2, 3, 4).transpose(0, 2)),
+    ),
+    mutant(
+        "second-of-few",
+        _twice(second_of_few),
+        "autograd",
+        claims=EAGER | {"double_backward"},
+        witness=wrong_second(lambda: torch.ones(65)),
+    ),
+    mutant(
+        "second-of-empty",
+        _twice(second_of_empty),
+        "autograd",
+        claims=EAGER | {"double_backward"},
+        witness=wrong_second(lambda: torch.ones(0, 3)),
+    ),
+    mutant("hands-out-saved", hands_out_saved, "autograd", witness=saved_is_changed),
+    mutant("bytes-unsigned", bytes_unsigned, "dtypes", witness=wrong_value(_bytes)),
+    mutant("real-part", real_part, "dtypes", witness=real_is_taken),
+    mutant("same-pointer", same_pointer, "layout", witness=wrong_value(_transposes)),
+    mutant("kept-by-thread", kept_by_thread, "determinism", witness=backward_elsewhere),
+    mutant("deeper-stack", deeper_stack, "purity", witness=changes(sys.getrecursionlimit)),
     mutant("no-grad-after-error", no_grad_after_error, "purity", witness=after_error),
     mutant("scale-of-default-dtype", scale_of_default_dtype, "dtypes", witness=with_default_dtype),
     mutant("constant-parameter", constant_parameter, "autograd", witness=parameter_is_constant),

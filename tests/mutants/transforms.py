@@ -253,6 +253,12 @@ def put_back(x: Tensor, y: Tensor, dims: Dims, reduction: str) -> tuple[Tensor, 
     return s, (dims[0] or 0) if reduction == "none" else 0
 
 
+def one_warp(x: Tensor, y: Tensor, dims: Dims, reduction: str) -> tuple[Tensor, int]:
+    """The rule for vmap has 32 threads, one for each sample; others are as the first."""
+    s = (fronted(x, dims[0]) - fronted(y, dims[1])).square()
+    return by_sample(torch.cat([s[:32], s[:1].expand(s[32:].shape)]), reduction), 0
+
+
 # --- torch.func.jvp, and second derivatives under torch.func
 
 
@@ -634,6 +640,13 @@ def maps(target: Target) -> bool:
 
 
 @unless
+def maps_many(target: Target) -> bool:
+    x = torch.arange(132.0).reshape(33, 4)
+    got = torch.func.vmap(lambda a: target.loss(a, torch.zeros(4), reduction="none"))(x)
+    return torch.equal(got, x.square())
+
+
+@unless
 def has_batched_gradient(target: Target) -> bool:
     x, y = operands()
     g = torch.tensor([0.5, 2.0, -3.0], dtype=x.dtype)
@@ -788,6 +801,7 @@ TRANSFORM_MUTANTS: tuple[Mutant, ...] = tuple(
                 "put-back": by_vmap(put_back),
             },
         ),
+        (maps_many, FUNCTORCH, {"one-warp": by_vmap(one_warp)}),
         (
             has_batched_gradient,
             FUNCTORCH,
