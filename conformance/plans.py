@@ -328,7 +328,8 @@ def _examples(target: Target) -> Iterator[Case]:
         if case.input.dtype in ("float32", "float16") or len(target.dtypes) == 1:
             for n in TAILS:
                 yield with_shapes(case, (n,), (n,))
-            for n in range(40, 48):  # at eight places past an aligned address
+            first = target.reductions.index(case.reduction)
+            for n in range(40 + first, 48, len(target.reductions)):  # past an aligned address, by n
                 yield with_layouts(with_shapes(case, (n,), (n,)), "offset", "offset")
         for n, fill in itertools.product((19, 40), ("nonfinite", "infinite", "subnormal", "spike")):
             yield with_fills(with_shapes(case, (n,), (n,)), fill, "zero", False)

@@ -29,11 +29,12 @@ def _made(bench: Bench, reduction: str) -> nn.Module:
     return made
 
 
-def _wrong(bench: Bench, module: Any, reduction: str) -> str | None:
+Shapes = tuple[tuple[Shape, Shape], ...]
+PLAIN: Shapes = (((5,), (5,)),)
+
+
+def _wrong(bench: Bench, module: Any, reduction: str, shapes: Shapes = PLAIN) -> str | None:
     """What ``module`` gives, where that is not permitted, or a gradient of it."""
-    shapes: list[tuple[Shape, Shape]] = [((5,), (5,)), ((3, 4), (3, 4))]
-    if bench.claims("broadcast"):
-        shapes.append(((3, 4), (4,)))
     for x_shape, y_shape in shapes:
         x, y = bench.tensor(x_shape, 1).requires_grad_(), bench.tensor(y_shape, 2)
         y.requires_grad_(bench.claims("target_gradient"))
@@ -49,10 +50,10 @@ def _wrong(bench: Bench, module: Any, reduction: str) -> str | None:
     return None
 
 
-def _each(bench: Bench, what: str, change: Any) -> Messages:
+def _each(bench: Bench, what: str, change: Any, shapes: Shapes = PLAIN) -> Messages:
     """A message for each reduction whose module, once changed, is no longer right."""
     for reduction in bench.reductions:
-        wrong = _wrong(bench, change(_made(bench, reduction)), reduction)
+        wrong = _wrong(bench, change(_made(bench, reduction)), reduction, shapes)
         if wrong:
             yield f"{what} gives {wrong} ({reduction})"
 
@@ -62,7 +63,8 @@ def _value(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         if not isinstance(_made(bench, reduction), nn.Module):
             yield f"what module(reduction={reduction!r}) makes is no nn.Module"
-    yield from _each(bench, "the module", lambda m: m)
+    rows: Shapes = (((3, 4), (4,)),) if bench.claims("broadcast") else ()
+    yield from _each(bench, "the module", lambda m: m, (*PLAIN, ((3, 4), (3, 4)), *rows))
 
 
 @experiment("module.mode")
