@@ -177,7 +177,7 @@ def world() -> dict[str, Any]:
             np.get_printoptions(),
         ),
         "how tensors are shared": _sharing_strategy(),
-        "the limits of Python": (sys.getrecursionlimit(), sys.getswitchinterval()),
+        "how often threads switch": sys.getswitchinterval(),
         "the handling of signals": [signal.getsignal(s) for s in sorted(signal.valid_signals())],
         "logging": (logging.root.level, logging.root.disabled, *logging.root.handlers),
         "subnormal numbers (flushed to zero)": float(torch.tensor(1e-310, dtype=torch.float64) * 1),

@@ -90,7 +90,7 @@ def _reach_operator(bench: Bench, operands: tuple[torch.Tensor, ...], reduction:
     """In a call of its own: what Dynamo meets under such a mode it never compiles again."""
     with _Operators() as operators, contextlib.suppress(Exception):
         bench.loss(operands[0], operands[1], reduction)
-    return operators.mixed
+    return bool(operators.mixed)
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -98,7 +98,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.mixed = False
+        self.mixed: bool = False
 
     def __torch_dispatch__(
         self,

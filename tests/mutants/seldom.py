@@ -505,9 +505,9 @@ def real_is_taken(target: Target) -> bool:
     return bool(value == 1)
 
 
-def deeper_stack(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """Asks for a deeper stack of Python's, at each call."""
-    sys.setrecursionlimit(sys.getrecursionlimit() + 1)
+def seldom_switching(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Has Python's threads switch less often, at each call a little."""
+    sys.setswitchinterval(sys.getswitchinterval() + 1e-6)
     return right(x, y, reduction)
 
 
@@ -697,7 +697,7 @@ SELDOM_MUTANTS: tuple[Mutant, ...] = (
     mutant("real-part", real_part, "dtypes", witness=real_is_taken),
     mutant("same-pointer", same_pointer, "layout", witness=wrong_value(_transposes)),
     mutant("kept-by-thread", kept_by_thread, "determinism", witness=backward_elsewhere),
-    mutant("deeper-stack", deeper_stack, "purity", witness=changes(sys.getrecursionlimit)),
+    mutant("seldom-switching", seldom_switching, "purity", witness=changes(sys.getswitchinterval)),
     mutant("no-grad-after-error", no_grad_after_error, "purity", witness=after_error),
     mutant("scale-of-default-dtype", scale_of_default_dtype, "dtypes", witness=with_default_dtype),
     mutant("constant-parameter", constant_parameter, "autograd", witness=parameter_is_constant),
