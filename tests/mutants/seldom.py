@@ -507,7 +507,7 @@ def real_is_taken(target: Target) -> bool:
 
 def seldom_switching(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """Has Python's threads switch less often, at each call a little."""
-    sys.setswitchinterval(sys.getswitchinterval() + 1e-6)
+    sys.setswitchinterval(sys.getswitchinterval() + 1e-5)
     return right(x, y, reduction)
 
 
