@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ CLAIMS = frozenset(
 )
 # One graph for each dtype, reduction, choice of gradients, and size 0, 1 or more.
 GRAPHS = 1024
+_PATCHING = threading.Lock()  # a patched limit is one of the whole process
 
 
 def formula(x: torch.Tensor, y: torch.Tensor, reduction: str) -> torch.Tensor:
@@ -54,7 +56,7 @@ def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> 
     x, y = prepare(input, target)
     flat_x, flat_y = (operand.reshape(-1).contiguous() for operand in (x, y))
     patch: Any = torch._dynamo.config.patch
-    with patch(recompile_limit=GRAPHS, accumulated_recompile_limit=GRAPHS):
+    with _PATCHING, patch(recompile_limit=GRAPHS, accumulated_recompile_limit=GRAPHS):
         value = compiled()(flat_x, flat_y, check_reduction(reduction))
     return value.reshape(x.shape) if reduction == "none" else value
 
