@@ -18,6 +18,7 @@ from conformance.experiments.bench import (
     deviation_of_loss,
     eighths,
     experiment,
+    gradients,
 )
 from conformance.plans import derive
 from conformance.state import (
@@ -75,8 +76,8 @@ def _purity_result(bench: Bench) -> Messages:
             result = bench.loss(x, y, reduction)
             ones = torch.ones_like(result)
             wanted = (x, y) if both else (x,)
-            gradients = torch.autograd.grad(result, wanted, ones, allow_unused=True)
-            seen = [t.detach() for t in (result, *gradients) if t is not None]
+            found = torch.autograd.grad(result, wanted, ones, allow_unused=True)
+            seen = [t.detach() for t in (result, *found) if t is not None]
             kept += [(t, t.clone()) for t in seen]
         if any(not torch.equal(now, then) for now, then in kept):
             yield f"a later call changed an earlier result or gradient ({reduction})"
@@ -88,17 +89,15 @@ def _purity_state(bench: Bench) -> Messages:
 
     Usual settings are looked at in every run of a case.
     """
-    one = torch.ones((), requires_grad=True)
-    torch.autograd.grad(2 * one, one, torch.ones(()))  # torch's first imports, and they set filters
     shapes = ((9,), (4, 9)) if bench.claims("broadcast") else ((9,),)
     for reduction, shape in itertools.product(bench.reductions, shapes):
         x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor(shape, 2)
         y.requires_grad_(bench.claims("target_gradient"))
         with _own_filters():
-            _differentiated(bench, x, y, reduction)  # compiles what is compiled at the first call
+            gradients(bench.loss(x, y, reduction), x)  # the first call imports, and compiles
         with _own_filters(), fresh_randomness(derive(bench.seed, "state", reduction)):
             before = world()
-            _differentiated(bench, x, y, reduction)
+            gradients(bench.loss(x, y, reduction), x)
             changed = world_changes(before)
         for name in changed:
             yield f"a call changed {name}"
@@ -116,13 +115,6 @@ def _purity_state(bench: Bench) -> Messages:
             yield f"a call that raises changed {name}"
 
 
-def _differentiated(
-    bench: Bench, x: torch.Tensor, y: torch.Tensor, reduction: str
-) -> tuple[torch.Tensor, ...]:
-    result = bench.loss(x, y, reduction)
-    return torch.autograd.grad(result, x, torch.ones_like(result))
-
-
 def _overridden(bench: Bench, reduction: str) -> list[str]:
     """What a call, without and with a gradient, changes of settings that its caller chose."""
     x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor((9,), 2)
@@ -131,7 +123,7 @@ def _overridden(bench: Bench, reduction: str) -> list[str]:
         changed = settings.changes()
         with torch.enable_grad():
             settings = Settings.now()
-            _differentiated(bench, x, y, reduction)
+            gradients(bench.loss(x, y, reduction), x)
             changed += settings.changes()
     return changed
 

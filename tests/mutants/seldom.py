@@ -34,6 +34,7 @@ from .mutant import (
     widened,
     with_value,
 )
+from .transforms import squares_by
 from .witnesses import changes, wrong_gradient, wrong_value
 
 # --- values and shapes
@@ -453,6 +454,8 @@ def wrong_second(make: Any) -> Any:
 
 
 class _HandsOut(torch.autograd.Function):
+    """Has computed the gradient in forward, and hands that tensor out where grad_output is 1."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
         ctx.gradient = 2 * (x - y)
@@ -463,12 +466,6 @@ class _HandsOut(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         gradient = ctx.gradient if bool((g == 1).all()) else ctx.gradient * g
         return gradient, -gradient
-
-
-def hands_out_saved(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """Has computed the gradient in forward, and hands that tensor out where grad_output is 1."""
-    apply: Any = _HandsOut.apply
-    return reduce(apply(*prepare(x, y)), reduction)
 
 
 def saved_is_changed(target: Target) -> bool:
@@ -524,6 +521,8 @@ def _transposes() -> tuple[Tensor, Tensor]:
 
 
 class _ByThread(torch.autograd.Function):
+    """Keeps what the backward needs for the thread that runs; in another, it is 0."""
+
     saved = threading.local()
 
     @staticmethod
@@ -537,12 +536,6 @@ class _ByThread(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
         gradient = g * getattr(_ByThread.saved, ctx.place, 0)
         return gradient, -gradient
-
-
-def kept_by_thread(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
-    """Keeps what the backward needs for the thread that runs; in another, it is 0."""
-    apply: Any = _ByThread.apply
-    return reduce(apply(*prepare(x, y)), reduction)
 
 
 def backward_elsewhere(target: Target) -> bool:
@@ -692,11 +685,11 @@ SELDOM_MUTANTS: tuple[Mutant, ...] = (
         claims=EAGER | {"double_backward"},
         witness=wrong_second(lambda: torch.ones(0, 3)),
     ),
-    mutant("hands-out-saved", hands_out_saved, "autograd", witness=saved_is_changed),
+    mutant("hands-out-saved", squares_by(_HandsOut), "autograd", witness=saved_is_changed),
     mutant("bytes-unsigned", bytes_unsigned, "dtypes", witness=wrong_value(_bytes)),
     mutant("real-part", real_part, "dtypes", witness=real_is_taken),
     mutant("same-pointer", same_pointer, "layout", witness=wrong_value(_transposes)),
-    mutant("kept-by-thread", kept_by_thread, "determinism", witness=backward_elsewhere),
+    mutant("kept-by-thread", squares_by(_ByThread), "determinism", witness=backward_elsewhere),
     mutant("seldom-switching", seldom_switching, "purity", witness=changes(sys.getswitchinterval)),
     mutant("no-grad-after-error", no_grad_after_error, "purity", witness=after_error),
     mutant("scale-of-default-dtype", scale_of_default_dtype, "dtypes", witness=with_default_dtype),
