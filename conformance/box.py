@@ -20,6 +20,7 @@ class BlackBox:
     """One worker's box at ``path``; made if it does not exist."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         if not path.exists():
             path.write_bytes(bytes(_SIZE))
         with path.open("r+b") as stream:

@@ -57,13 +57,17 @@ class Died(Exception):
 
 
 class Worker:
-    """One worker process, in one of the run's places. ``limit``: seconds for each call."""
+    """One worker process, in one of the run's places. ``limit``: seconds for each call.
+
+    It imports torch at once, and the target when it is told to (:meth:`open`).
+    """
 
     def __init__(self, options: dict[str, Any], limit: float, place: int) -> None:
         handle, name = tempfile.mkstemp(prefix="loss-conformance-", suffix=".box")
         os.close(handle)
         os.unlink(name)
         self.box, self.limit, self.place = BlackBox(Path(name)), limit, place
+        self.hello: dict[str, Any] = {}
         # The worker imports the very package that this is, not one in the present folder.
         paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = subprocess.Popen(
@@ -76,26 +80,25 @@ class Worker:
             text=True,
             bufsize=1,
         )
+
+    def open(self) -> None:
+        """Import the target; ``hello`` then tells of it. Raises WorkerRefused."""
         try:
+            self._send({"do": "open"})
             self.hello = self._receive(START_LIMIT)
         except Died as died:
             raise WorkerRefused(
                 f"the target's process {died.how} while it was imported", 2
             ) from None
         finally:
-            Path(name).unlink(missing_ok=True)  # the worker does it, unless it ends too soon
+            self.box.path.unlink(missing_ok=True)  # the worker does it, unless it ends too soon
         if "error" in self.hello:
             self.close()
             raise WorkerRefused(self.hello["error"], self.hello["status"])
 
     def ask(self, task: dict[str, Any]) -> dict[str, Any]:
         """The answer to ``task``. Raises Died."""
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps(task) + "\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has died: _receive says how
+        self._send(task)
         return self._receive(None)
 
     def close(self) -> None:
@@ -117,6 +120,12 @@ class Worker:
         except (subprocess.TimeoutExpired, ValueError):
             return False
         return True
+
+    def _send(self, task: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died: _receive says how
+            self.process.stdin.write(json.dumps(task) + "\n")
+            self.process.stdin.flush()
 
     def _receive(self, limit: float | None) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -229,7 +238,8 @@ class Run:
         """
         start = time.monotonic()
         with self._workplace():
-            first = self._start()
+            first, *others = [self._launch(place) for place in range(self.jobs)]
+            first.open()  # alone: a target may build a library while it is imported
             name, source = first.hello["ready"], first.hello["source"]
             started(name, source)
             self.waivers = [
@@ -240,14 +250,14 @@ class Run:
             tasks: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
             for shard in self.planned:
                 tasks.put(shard)
-            others = [
-                threading.Thread(target=self._help, args=(tasks, place), daemon=True)
-                for place in range(1, self.jobs)
+            threads = [
+                threading.Thread(target=self._help, args=(tasks, worker), daemon=True)
+                for worker in others
             ]
-            for thread in others:
+            for thread in threads:
                 thread.start()
             last = self._serve(first, tasks)
-            for thread in others:
+            for thread in threads:
                 thread.join()
             return self._conclude(last, start)
 
@@ -260,15 +270,21 @@ class Run:
             for worker in self.workers:
                 worker.close()
 
-    def _start(self, place: int = 0) -> Worker:
+    def _launch(self, place: int) -> Worker:
         worker = Worker(self.options, self.limit, place)
         self.workers.append(worker)
         return worker
 
-    def _help(self, tasks: queue.SimpleQueue[list[Any]], place: int) -> None:
+    def _start(self, place: int = 0) -> Worker:
+        worker = self._launch(place)
+        worker.open()
+        return worker
+
+    def _help(self, tasks: queue.SimpleQueue[list[Any]], worker: Worker) -> None:
         """Another worker, in a thread of its own; without it the first one does its work."""
         try:
-            self._serve(self._start(place), tasks).close()
+            worker.open()
+            self._serve(worker, tasks).close()
         except WorkerRefused as error:
             self.gave_up.append(f"a worker could not be started again: {error}")
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch._dynamo
 
 from targets.operands import check_reduction, prepare
 from targets.registry import register
@@ -53,9 +52,11 @@ def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> 
     Raises RuntimeError for shapes that do not broadcast and for dtypes that are not real and
     floating; ValueError for an unknown reduction.
     """
+    from torch._dynamo import config  # takes a second, and every run loads this module
+
     x, y = prepare(input, target)
     flat_x, flat_y = (operand.reshape(-1).contiguous() for operand in (x, y))
-    patch: Any = torch._dynamo.config.patch
+    patch: Any = config.patch
     with _PATCHING, patch(recompile_limit=GRAPHS, accumulated_recompile_limit=GRAPHS):
         value = compiled()(flat_x, flat_y, check_reduction(reduction))
     return value.reshape(x.shape) if reduction == "none" else value
