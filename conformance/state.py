@@ -22,12 +22,12 @@ import torch.multiprocessing
 
 @dataclass(frozen=True)
 class _Setting:
-    """One setting: how to read it, how to write it, and a value of it that programs seldom have."""
+    """One setting: how to read and to write it. ``unusual``: a value that programs seldom have."""
 
     name: str
     read: Callable[[], Any]
     write: Callable[[Any], Any]
-    unusual: Any
+    unusual: Any = None
 
 
 # Looked at after every call.
@@ -110,8 +110,6 @@ def fresh_randomness(seed: int) -> Iterator[None]:
         random.setstate(before[2])
 
 
-_sharing_strategy: Callable[[], str] = torch.multiprocessing.get_sharing_strategy
-
 # What verdicts on other code rest on.
 _OWNERS = (
     torch,
@@ -156,9 +154,109 @@ def _replaced() -> list[str]:
     ]
 
 
-def _backends() -> tuple[Any, ...]:
-    cudnn = torch.backends.cudnn
-    return (cudnn.enabled, cudnn.benchmark, cudnn.deterministic, torch.backends.mkldnn.enabled)
+# What is too dear to look at after every call.
+_FLAGS = (
+    (torch.backends.cudnn, "enabled"),
+    (torch.backends.cudnn, "benchmark"),
+    (torch.backends.cudnn, "deterministic"),
+    (torch.backends.mkldnn, "enabled"),
+)
+
+
+def _set_flags(values: tuple[bool, ...]) -> None:
+    for (owner, name), value in zip(_FLAGS, values, strict=True):
+        setattr(owner, name, value)
+
+
+def _set_autocast(enabled: tuple[bool, bool]) -> None:
+    for device, on in zip(("cpu", "cuda"), enabled, strict=True):
+        torch.set_autocast_enabled(device, on)
+
+
+def _set_environment(wanted: dict[str, str]) -> None:
+    for name in os.environ.keys() - wanted.keys():
+        del os.environ[name]
+    os.environ.update(wanted)
+
+
+def _printing() -> tuple[Any, ...]:
+    return dict(vars(torch._tensor_str.PRINT_OPTS)), np.get_printoptions()
+
+
+def _set_printing(options: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    vars(torch._tensor_str.PRINT_OPTS).update(options[0])
+    np.set_printoptions(**options[1])
+
+
+def _handlers() -> dict[int, Any]:
+    return {s: signal.getsignal(s) for s in sorted(signal.valid_signals())}
+
+
+def _set_handlers(wanted: dict[int, Any]) -> None:
+    for number, handler in wanted.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+def _logging() -> tuple[Any, ...]:
+    return logging.root.level, logging.root.disabled, tuple(logging.root.handlers)
+
+
+def _set_logging(values: tuple[Any, ...]) -> None:
+    logging.root.level, logging.root.disabled = values[:2]
+    logging.root.handlers[:] = values[2]
+
+
+_WORLD = (
+    _Setting(
+        "the default device",
+        torch.get_default_device,
+        lambda device: torch.set_default_device(None if device.type == "cpu" else device),
+    ),
+    _Setting(
+        "autocast",
+        lambda: (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")),
+        _set_autocast,
+    ),
+    _Setting("the environment", lambda: dict(os.environ), _set_environment),
+    _Setting(
+        "the backends of torch",
+        lambda: tuple(getattr(owner, name) for owner, name in _FLAGS),
+        _set_flags,
+    ),
+    _Setting("how tensors and arrays are printed", _printing, _set_printing),
+    _Setting(
+        "how tensors are shared",
+        torch.multiprocessing.get_sharing_strategy,
+        torch.multiprocessing.set_sharing_strategy,
+    ),
+    _Setting("how often threads switch", sys.getswitchinterval, sys.setswitchinterval),
+    _Setting("the handling of signals", _handlers, _set_handlers),
+    _Setting("logging", _logging, _set_logging),
+    _Setting(
+        "subnormal numbers (flushed to zero)",
+        lambda: float(torch.tensor(1e-310, dtype=torch.float64) * 1) == 0,
+        torch.set_flush_denormal,
+    ),
+)
+_LOADED = {setting.name: setting.read() for setting in _WORLD}  # before any target was called
+
+
+@contextlib.contextmanager
+def as_loaded() -> Iterator[None]:
+    """The world as it was when this file was loaded, so that what each call sets again shows."""
+    before = {setting.name: setting.read() for setting in _WORLD}
+    _write(_LOADED)
+    try:
+        yield
+    finally:
+        _write(before)
+
+
+def _write(wanted: dict[str, Any]) -> None:
+    for setting in _WORLD:
+        if setting.read() != wanted[setting.name]:
+            setting.write(wanted[setting.name])
 
 
 def world() -> dict[str, Any]:
@@ -168,19 +266,7 @@ def world() -> dict[str, Any]:
         "numpy's random state": repr(np.random.get_state(legacy=False)),
         "Python's random state": random.getstate(),
         "the warning filters": tuple(warnings.filters),
-        "the default device": torch.get_default_device(),
-        "autocast": (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")),
-        "the environment": dict(os.environ),
-        "the backends of torch": _backends(),
-        "how tensors and arrays are printed": (
-            repr(torch._tensor_str.PRINT_OPTS),
-            np.get_printoptions(),
-        ),
-        "how tensors are shared": _sharing_strategy(),
-        "how often threads switch": sys.getswitchinterval(),
-        "the handling of signals": [signal.getsignal(s) for s in sorted(signal.valid_signals())],
-        "logging": (logging.root.level, logging.root.disabled, *logging.root.handlers),
-        "subnormal numbers (flushed to zero)": float(torch.tensor(1e-310, dtype=torch.float64) * 1),
+        **{setting.name: setting.read() for setting in _WORLD},
     }
 
 

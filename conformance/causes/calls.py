@@ -25,6 +25,7 @@ from conformance.oracle import result_dtypes
 from conformance.plans import derive, plain, with_dtypes, with_shapes
 from conformance.state import (
     Settings,
+    as_loaded,
     fresh_randomness,
     unusual_settings,
     world,
@@ -363,7 +364,7 @@ def _attributes(subject: Subject, finding: Finding) -> Cause | None:
 
 def settings(subject: Subject, finding: Finding) -> Cause | None:
     """What of the world is another one after a call, as it usually is and as it seldom is."""
-    dtype, worlds = dtype_of(subject, finding), (_warning_numpy, unusual_settings)
+    dtype, worlds = dtype_of(subject, finding), (_warning_numpy, unusual_settings, as_loaded)
     for world_of, reduction in itertools.product(worlds, reductions(subject)):
         with fresh_randomness(7), world_of():
             changed = _changed(subject, dtype, reduction)

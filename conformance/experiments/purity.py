@@ -23,6 +23,7 @@ from conformance.experiments.bench import (
 from conformance.plans import derive
 from conformance.state import (
     Settings,
+    as_loaded,
     fresh_randomness,
     unusual_settings,
     world,
@@ -102,7 +103,7 @@ def _purity_state(bench: Bench) -> Messages:
         for name in changed:
             yield f"a call changed {name}"
     for reduction in bench.reductions:
-        for text in _overridden(bench, reduction):
+        for text in (*_overridden(bench, reduction), *_set_again(bench, reduction)):
             yield f"a call changed {text} ({reduction})"
     x, y = bench.tensor((3,), 1), bench.tensor((4,), 2)
     for operands, reduction in (((x, y), "mean"), ((x, x), "meen"), ((x, None), "mean")):
@@ -126,6 +127,16 @@ def _overridden(bench: Bench, reduction: str) -> list[str]:
             gradients(bench.loss(x, y, reduction), x)
             changed += settings.changes()
     return changed
+
+
+def _set_again(bench: Bench, reduction: str) -> list[str]:
+    """What each call sets of the world, so that it shows no more once a call was made."""
+    x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor((9,), 2)
+    with _own_filters(), as_loaded():
+        before = world()
+        with contextlib.suppress(Exception):  # it may rest on what its module set
+            gradients(bench.loss(x, y, reduction), x)
+        return world_changes(before)
 
 
 @contextlib.contextmanager

@@ -113,6 +113,7 @@ LABELS: dict[str, tuple[str, ...]] = {
         "flushes-operands",
         "flushed-square",
         "gradient-flushed",
+        "leaves-flushed",
     ),
     "intermediate_range": (
         "doubled-square",
@@ -165,6 +166,7 @@ LABELS: dict[str, tuple[str, ...]] = {
         "unlaunched",
         "grid-rows",
         "row-in-one-block",
+        "sum-in-blocks",
     ),
     "lost_elements": (
         "lost-first",
@@ -180,7 +182,13 @@ LABELS: dict[str, tuple[str, ...]] = {
     ),
     "counted_twice": ("overlapping-tail", "grid-stride", "overlapping-threads"),
     "past_end": ("padded-with-one", "read-past-end"),
-    "wrong_index": ("narrow-index", "floating-index", "shared-row"),
+    "wrong_index": (
+        "narrow-index",
+        "floating-index",
+        "shared-row",
+        "eight-strides",
+        "eight-expanded",
+    ),
     "strides_ignored": (
         "no-strides",
         "memory-order",
@@ -194,6 +202,7 @@ LABELS: dict[str, tuple[str, ...]] = {
         "gradient-strides-ignored",
         "equal-strides-sorted",
         "format-of-input",
+        "known-orders",
     ),
     "offset_ignored": ("no-offset", "offset-aligned", "grad-output-offset"),
     "broadcast_wrong": (
@@ -240,7 +249,11 @@ LABELS: dict[str, tuple[str, ...]] = {
         "grad-output-rows",
         "constant-rows",
     ),
-    "dense_grad_output": ("dense-grad-output",),
+    "dense_grad_output": (
+        "dense-grad-output",
+        "grad-output-orders",
+        "grad-output-dense-rows",
+    ),
     "broadcast_gradient": (
         "averages-back",
         "no-sum-back",
@@ -292,7 +305,14 @@ LABELS: dict[str, tuple[str, ...]] = {
         "reused-by-thread",
         "gradient-buffer-again",
     ),
-    "state_kept": ("saves-on-class", "scales-in-place", "on-class", "on-stack", "in-workspace"),
+    "state_kept": (
+        "saves-on-class",
+        "scales-in-place",
+        "on-class",
+        "on-stack",
+        "in-workspace",
+        "kept-by-thread",
+    ),
     "operand_not_saved": ("keeps-operands", "saves-data", "keeps-target"),
     "changes_operand": (
         "result-in-input",
@@ -334,6 +354,13 @@ LABELS: dict[str, tuple[str, ...]] = {
         "reference-result",
         "no-grad-after-error",
         "silences-broadcasting",
+        "seldom-switching",
+        "leaves-printing",
+        "leaves-autotuning",
+        "leaves-environment",
+        "leaves-log-level",
+        "leaves-flushed",
+        "leaves-interruptible",
     ),
 }
 

@@ -23,6 +23,7 @@ from .mutant import (
     Mutant,
     Pair,
     by_gradients,
+    by_rule,
     by_value,
     elementwise,
     memory,
@@ -30,6 +31,7 @@ from .mutant import (
     reduce,
     right,
     right_gradients,
+    right_rule,
     viewed,
     widened,
     with_value,
@@ -363,6 +365,25 @@ def known_orders(x: Tensor) -> Tensor:
     return memory(x) if x.dim() > 2 and dense and order not in known else x
 
 
+def orders_of_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Knows grad_output in rows, columns and channels_last; others it reads as rows."""
+    return right_rule(d, known_orders(g), scale)
+
+
+def dense_rows(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Takes grad_output to be contiguous where its rows are."""
+    rows = g.dim() > 1 and g.numel() > 0 and g.stride(-1) == 1
+    return right_rule(d, memory(g) if rows else g, scale)
+
+
+def eight_expanded(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Expands up to eight dimensions; of a ninth it sees the first element."""
+    honest = right(x, y, reduction)
+    if x.shape == y.shape or honest.numel() == 0 or max(x.dim(), y.dim()) < 9:
+        return honest
+    return with_value(honest, eight_strides(*prepare(x.detach(), y.detach()), reduction))
+
+
 def eight_strides(x: Tensor, y: Tensor, reduction: str) -> Tensor:
     """Has room for eight strides; of a ninth dimension it sees the first element."""
     s = (x - y).square().to(widened(x.dtype))
@@ -657,6 +678,29 @@ SELDOM_MUTANTS: tuple[Mutant, ...] = (
         by_value(eight_strides),
         "value",
         witness=wrong_value(lambda: (torch.rand(*[1] * 8, 3), torch.zeros(*[1] * 8, 3)), "sum"),
+    ),
+    mutant(
+        "eight-expanded",
+        eight_expanded,
+        "broadcasting",
+        witness=wrong_value(lambda: (torch.rand(*[1] * 8, 3), torch.zeros(3)), "sum"),
+    ),
+    mutant(
+        "grad-output-orders",
+        by_rule(orders_of_grad_output),
+        "grad_output",
+        witness=wrong_gradient(
+            lambda: (torch.ones(3, 2, 4), torch.zeros(3, 2, 4)),
+            lambda: torch.rand(2, 3, 4).transpose(0, 1),
+        ),
+    ),
+    mutant(
+        "grad-output-dense-rows",
+        by_rule(dense_rows),
+        "grad_output",
+        witness=wrong_gradient(
+            lambda: (torch.ones(3, 2), torch.zeros(3, 2)), lambda: torch.rand(3, 4)[:, :2]
+        ),
     ),
     mutant(
         "sum-in-blocks",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import random
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Hashable
@@ -400,6 +403,37 @@ def two_threads() -> None:
     torch.set_num_threads(2)
 
 
+def printing() -> None:
+    """Has tensors printed with more digits, as its author likes it."""
+    torch.set_printoptions(precision=8)
+
+
+def autotuning() -> None:
+    """Lets cuDNN look for the fastest convolution."""
+    torch.backends.cudnn.benchmark = True
+
+
+def environment() -> None:
+    """Sets an environment variable that makes cuBLAS reproducible."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+
+
+def log_level() -> None:
+    """Has everything logged that is for information."""
+    logging.getLogger().setLevel(logging.INFO)
+
+
+def flushed() -> None:
+    """Has subnormal numbers flushed to zero from now on."""
+    torch.set_flush_denormal(True)
+
+
+def interruptible() -> None:
+    """Makes itself interruptible from the keyboard."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 # --- witnesses
 
 
@@ -481,6 +515,10 @@ def _sets(
     return mutant(name, _leaving(effect), "purity", witness=witness)
 
 
+def _flushes() -> bool:
+    return float(torch.tensor(1e-310, dtype=torch.float64) * 1) == 0
+
+
 def _numpy_state() -> str:
     return repr(np.random.get_state())
 
@@ -538,6 +576,12 @@ STATE_MUTANTS: tuple[Mutant, ...] = (
     _leaves("leaves-python-state", python_draws, random.getstate),
     _leaves("leaves-filters", filters, lambda: len(warnings.filters)),
     _leaves("leaves-numpy-errors", numpy_errors, np.geterr),
+    _leaves("leaves-printing", printing, lambda: repr(torch.tensor([0.1]))),
+    _leaves("leaves-autotuning", autotuning, lambda: torch.backends.cudnn.benchmark),
+    _leaves("leaves-environment", environment, lambda: dict(os.environ)),
+    _leaves("leaves-log-level", log_level, lambda: logging.root.level),
+    _leaves("leaves-flushed", flushed, _flushes),
+    _leaves("leaves-interruptible", interruptible, lambda: signal.getsignal(signal.SIGINT)),
     _sets(
         "sets-dtype",
         float32_by_default,

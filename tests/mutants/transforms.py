@@ -259,6 +259,18 @@ def one_warp(x: Tensor, y: Tensor, dims: Dims, reduction: str) -> tuple[Tensor, 
     return by_sample(torch.cat([s[:32], s[:1].expand(s[32:].shape)]), reduction), 0
 
 
+def squeezed(x: Tensor, y: Tensor, dims: Dims, reduction: str) -> tuple[Tensor, int]:
+    """The rule for vmap squeezes what it returns, and with it a batch of one sample."""
+    s = (fronted(x, dims[0]) - fronted(y, dims[1])).square()
+    return (s if reduction == "none" else by_sample(s.unsqueeze(-1), reduction).squeeze()), 0
+
+
+def no_scalars(x: Tensor, y: Tensor, dims: Dims, reduction: str) -> tuple[Tensor, int]:
+    """The rule for vmap reduces a second dimension, which a batch of scalars does not have."""
+    s = (fronted(x, dims[0]) - fronted(y, dims[1])).square()
+    return by_sample(s, reduction), 0
+
+
 # --- torch.func.jvp, and second derivatives under torch.func
 
 
@@ -647,6 +659,18 @@ def maps_many(target: Target) -> bool:
 
 
 @unless
+def maps_few(target: Target) -> bool:
+    """A batch of one sample, and one of scalars."""
+    for x in (torch.arange(4.0).reshape(1, 4), torch.arange(3.0)):
+        zero = torch.zeros(x.shape[1:])
+        for reduction in ("sum", "mean"):
+            got = torch.func.vmap(lambda a, r=reduction, z=zero: target.loss(a, z, reduction=r))(x)
+            if not torch.equal(got, by_sample(x.square().reshape(len(x), -1), reduction)):
+                return False
+    return True
+
+
+@unless
 def has_batched_gradient(target: Target) -> bool:
     x, y = operands()
     g = torch.tensor([0.5, 2.0, -3.0], dtype=x.dtype)
@@ -802,6 +826,11 @@ TRANSFORM_MUTANTS: tuple[Mutant, ...] = tuple(
             },
         ),
         (maps_many, FUNCTORCH, {"one-warp": by_vmap(one_warp)}),
+        (
+            maps_few,
+            FUNCTORCH,
+            {"squeezed-batch": by_vmap(squeezed), "no-scalar-samples": by_vmap(no_scalars)},
+        ),
         (
             has_batched_gradient,
             FUNCTORCH,

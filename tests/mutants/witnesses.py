@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conformance.state import Settings, fresh_randomness
+from conformance.state import Settings, as_loaded, fresh_randomness
 from targets import Target
 
 from .mutant import Witness
@@ -35,6 +35,7 @@ def restored() -> Iterator[None]:
     functions = [(owner, name, getattr(owner, name)) for owner, name in PATCHABLE]
     try:
         with (
+            as_loaded(),
             fresh_randomness(20),  # one that sets a seed must not find it set already
             torch.enable_grad(),
             warnings.catch_warnings(),
