@@ -69,7 +69,7 @@ def find(name: str) -> SimpleNamespace:
     if type(found).__name__ == "Target":
         if found.prepare:
             found.prepare()
-        return SimpleNamespace(loss=found.loss, module=found.module)
+        return SimpleNamespace(loss=with_reduction(found.loss), module=found.module)
     chosen = has_reduction(found)
     if isinstance(found, type) and issubclass(found, torch.nn.Module):
         made = found if chosen else lambda reduction: found()
@@ -77,9 +77,14 @@ def find(name: str) -> SimpleNamespace:
             loss=lambda x, y, reduction="mean": made(reduction=reduction)(x, y), module=made
         )
     return SimpleNamespace(
-        loss=found if chosen else lambda x, y, reduction="mean": found(x, y),
+        loss=with_reduction(found),
         module=(lambda reduction: found) if isinstance(found, torch.nn.Module) else None,
     )
+
+
+def with_reduction(loss: Any) -> Any:
+    """The loss; where it takes no ``reduction``, one that leaves it out."""
+    return loss if has_reduction(loss) else lambda x, y, reduction="mean": loss(x, y)
 
 
 def has_reduction(function: Any) -> bool:
@@ -91,10 +96,12 @@ def has_reduction(function: Any) -> bool:
     if hasattr(function, "schema"):  # TorchScript
         return any(a.name == "reduction" for a in function.schema.arguments)
     try:
-        parameters = inspect.signature(function).parameters.values()
+        own = inspect.signature(function, follow_wrapped=False).parameters.values()
+        inner = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return True
-    return any(p.name == "reduction" or p.kind is p.VAR_KEYWORD for p in parameters)
+    named = any(p.name == "reduction" for p in (*own, *inner))
+    return named or any(p.kind is p.VAR_KEYWORD for p in inner)
 
 
 def run(

@@ -194,8 +194,10 @@ def _handlers() -> dict[int, Any]:
 
 def _set_handlers(wanted: dict[int, Any]) -> None:
     for number, handler in wanted.items():
-        if signal.getsignal(number) is not handler:
-            signal.signal(number, handler)
+        known = signal.getsignal(number)
+        if handler is not known and None not in (handler, known):  # None: it is C's
+            with contextlib.suppress(ValueError):  # only the main thread may
+                signal.signal(number, handler)
 
 
 def _logging() -> tuple[Any, ...]:

@@ -75,6 +75,19 @@ def resolve(spec: Any) -> Target:
     (``:attribute`` may be left out where the file has one Target); a callable; an ``nn.Module``
     class or instance. Raises :class:`TargetError`, with a message meant for users.
     """
+    target = _found(spec)
+    if _takes_reduction(target.loss):
+        return target
+    if len(target.reductions) > 1:
+        claimed = " and ".join(target.reductions)
+        raise TargetError(
+            f"target {target.name} claims {claimed}, but its loss has no parameter `reduction`: "
+            'claim the one that it computes, as reductions=("mean",)'
+        )
+    return replace(target, loss=_MeanOnly(target.loss))
+
+
+def _found(spec: Any) -> Target:
     if isinstance(spec, Target):
         return spec
     if not isinstance(spec, str):
@@ -302,13 +315,12 @@ def _takes_reduction(function: Callable[..., Any]) -> bool:
     if schema is not None and hasattr(schema, "arguments"):
         return any(argument.name == "reduction" for argument in schema.arguments)
     try:
-        parameters = inspect.signature(function).parameters.values()
+        own = inspect.signature(function, follow_wrapped=False).parameters.values()
+        inner = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return True
-    return any(
-        p.kind is p.VAR_KEYWORD or (p.name == "reduction" and p.kind is not p.POSITIONAL_ONLY)
-        for p in parameters
-    )
+    named = any(p.name == "reduction" and p.kind is not p.POSITIONAL_ONLY for p in (*own, *inner))
+    return named or any(p.kind is p.VAR_KEYWORD for p in inner)
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,13 @@ def test_a_callable_without_reduction_is_a_mean(function: Any) -> None:
     assert target.loss(torch.ones(2), torch.zeros(2), reduction="mean") == 1
 
 
+def test_a_target_of_one_reduction_need_not_take_it() -> None:
+    target = resolve(Target("mine", mean_only, reductions=("mean",)))
+    assert target.loss(torch.ones(2), torch.zeros(2), reduction="mean") == 1
+    with pytest.raises(TargetError, match="mine claims none and sum and mean, but its loss has no"):
+        resolve(Target("mine", mean_only))
+
+
 def test_a_callable_with_any_keyword_takes_a_reduction() -> None:
     assert len(resolve(lambda x, y, **options: x).reductions) == 3
 
