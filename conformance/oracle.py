@@ -55,7 +55,7 @@ def permitted_gradient(
     return mse.permitted_gradient(gradient, wanted.shape, FORMAT_OF[wanted.dtype])
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def _gradient(
     x: Operand, y: Operand, reduction: str, g: Operand, dtype: str, orders: int | None
 ) -> Enclosure:

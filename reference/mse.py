@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,28 +66,33 @@ def vjp_orders(
         yield 2 * (g * d)  # g·d + g·d: both operands of d·d are d
         return
     shape = d.shape if whole is None else whole
-    n = max(math.prod(shape), 1)
+    yield from _mean_orders(d, g, max(math.prod(shape), 1), ratio)
+    for *outer, inner in steps(shape):  # a mean of means
+        yield from _mean_orders(d, functools.reduce(operator.truediv, outer, g), inner, ratio)
+
+
+def _mean_orders(d: Any, g: Any, n: int, ratio: Ratio) -> Iterator[Any]:
+    """(2/n)·d·g in the six orders in use, the builtin's first."""
     yield (ratio(2, n) * d) * g  # torch's builtin
     yield (ratio(2, n) * g) * d
     yield (g / n) * (2 * d)  # mean, then pow
     yield 2 * ((g / n) * d)  # mean, then d·d
     yield ((2 * d) * g) / n  # as textbooks write it
     yield ((2 * d) / n) * g
-    for a, b in two_steps(shape):  # the mean over some dimensions, then over the others
-        yield ((g / a) / b) * (2 * d)
-        yield 2 * (((g / a) / b) * d)
 
 
-def two_steps(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """The factors of n by which a mean in two steps divides: over some dimensions, then the rest.
+def steps(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The factors of n by which a mean in several steps divides, the last step's first.
 
-    Both larger than 1; empty where no two dimensions are.
+    Over some dimensions and then over the rest, or over one dimension after the other. All are
+    larger than 1; empty where no two dimensions are.
     """
     n = math.prod(shape)
     sizes = [size for size in shape if size > 1]
     chosen = (itertools.combinations(sizes, k) for k in range(1, len(sizes)))
-    first = {math.prod(sizes) for sizes in itertools.chain.from_iterable(chosen)}
-    return [(a, n // a) for a in sorted(first)] if n else []
+    last = {math.prod(some) for some in itertools.chain.from_iterable(chosen)}
+    one_by_one = [tuple(sizes), tuple(sizes[::-1])] if len(sizes) > 2 else []
+    return [*((b, n // b) for b in sorted(last)), *one_by_one] if n else []
 
 
 def jvp(d: Any, t: Any, reduction: str) -> Any:

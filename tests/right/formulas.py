@@ -1,8 +1,7 @@
 """Formulas: autograd is torch's, and what differs is the order and the width of the arithmetic.
 
 Not here, since they are not right: the square of a norm and the variance plus the squared mean
-(infinities, underflow), half of a Huber loss doubled (subnormals), a mean in three steps or more
-(its gradient is divided, and rounded, once for each).
+(infinities, underflow), half of a Huber loss doubled (subnormals).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from torch import Tensor
 from targets import DROP_IN, Target
 from targets.operands import check_reduction, prepare
 
-from .common import FORMULA, TWICE, WIDE, Loss, reduce, widened
+from .common import EAGER, FORMULA, TWICE, WIDE, Loss, reduce, widened
 
 
 def power_operator(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -150,6 +149,24 @@ def mean_in_two_steps(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return s.mean(-1).mean()
 
 
+def mean_of_rows(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The loss of each row by itself, and the mean of these: a loss per sample."""
+    x, y = prepare(x, y)
+    if check_reduction(reduction) != "mean" or x.dim() < 2 or x.numel() == 0:
+        return F.mse_loss(x, y, reduction=reduction)
+    return torch.stack([F.mse_loss(a, b) for a, b in zip(x, y, strict=True)]).mean()
+
+
+def mean_by_dimension(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The mean over one dimension after the other, from the last: autograd divides by each."""
+    s = (x - y).square()
+    if check_reduction(reduction) != "mean" or s.dim() == 0:
+        return reduce(s, reduction)
+    while s.dim():
+        s = s.mean(-1)
+    return s
+
+
 def mean_over_batch(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """The sum of each sample over its size, then the mean over the batch."""
     s = (x - y).square()
@@ -214,6 +231,8 @@ RIGHT_FORMULAS: tuple[Target, ...] = (
     Target("per-dimension", per_dimension, DROP_IN),
     # In half a row's mean may be subnormal where the whole mean is not, and its sum overflow.
     Target("mean-in-two-steps", mean_in_two_steps, FORMULA, dtypes=WIDE),
+    Target("mean-of-rows", mean_of_rows, EAGER | {"double_backward"}, dtypes=WIDE),
+    Target("mean-by-dimension", mean_by_dimension, FORMULA, dtypes=WIDE),
     Target("mean-over-batch", mean_over_batch, FORMULA, dtypes=WIDE),
     Target("float32-inside", in_format(torch.float32), DROP_IN),
     Target("float64-inside", in_format(torch.float64), DROP_IN),
