@@ -66,9 +66,7 @@ def _is_value(session: Session, case: Case, other: Case) -> bool:
 
 def _module_problems(session: Session) -> Iterator[str]:
     factory = session.target.module
-    if factory is None:
-        yield "it claims `module` without one: pass module=, a class or a function that makes one"
-        return
+    assert factory is not None, "a target that claims module has one"
     for reduction in session.target.reductions:
         try:
             made = factory(reduction=reduction)

@@ -76,6 +76,12 @@ def resolve(spec: Any) -> Target:
     class or instance. Raises :class:`TargetError`, with a message meant for users.
     """
     target = _found(spec)
+    if inspect.isclass(target.loss):
+        raise TargetError(
+            f"target {target.name}: its loss is the class {target.loss.__name__}, and calling that "
+            "makes an object: give a function, the apply of an autograd.Function, or the class "
+            "without a Target around it"
+        )
     if _takes_reduction(target.loss):
         return target
     if len(target.reductions) > 1:
@@ -117,7 +123,11 @@ def fingerprint(target: Target) -> str:
     Of its qualified name where there is no source.
     """
     function: Any = target.loss
-    while inner := getattr(function, "__wrapped__", None) or _partial(function):
+    for _ in range(100):  # an object may answer any question with another of its kind
+        inner = getattr(function, "__wrapped__", None)
+        inner = _partial(function) if inner is None else inner
+        if inner is None:
+            break
         function = inner
     owner = getattr(function, "__self__", None)
     if owner is not None and not isinstance(owner, ModuleType):
@@ -288,9 +298,8 @@ def _adapt_module(found: Any, name: str) -> Target:
     """A module claims ``module``; one whose reduction cannot be chosen claims the one it has."""
     claims = DROP_IN | {"module"}
     if not inspect.isclass(found):
-        reduction = getattr(found, "reduction", "mean")
-        own = (reduction,) if reduction in REDUCTIONS else ("mean",)
-        return Target(name, _MeanOnly(found), claims, own, module=_Fixed(found))
+        called = _MeanOnly(found)
+        return Target(name, called, claims, _reductions_of(found), module=_Fixed(found))
     if _takes_reduction(found):
         return Target(name, _FromClass(found), claims, module=found)
     try:
@@ -298,7 +307,13 @@ def _adapt_module(found: Any, name: str) -> Target:
     except Exception as error:
         raise TargetError(f"cannot make a {name}: {type(error).__name__}: {error}") from None
     called = _MeanOnly(instance, "loss()(x, y)")
-    return Target(name, called, claims, ("mean",), module=_Fixed(instance))
+    return Target(name, called, claims, _reductions_of(instance), module=_Fixed(instance))
+
+
+def _reductions_of(module: Any) -> tuple[str]:
+    """The reduction that a module has as its attribute; else it is taken for a mean."""
+    reduction = getattr(module, "reduction", "mean")
+    return (reduction,) if reduction in REDUCTIONS else ("mean",)
 
 
 def _takes_reduction(function: Callable[..., Any]) -> bool:

@@ -89,6 +89,8 @@ class Target:
         for attribute in ("reductions", "dtypes", "devices"):
             if not getattr(self, attribute):
                 raise TargetError(f"target {self.name}: no {attribute}, nothing can be judged")
+        if isinstance(self.sources, str):
+            raise TargetError(f"target {self.name}: sources is {self.sources!r}, not a collection")
         for path in self.sources:
             if not Path(path).is_file():
                 raise TargetError(f"target {self.name}: no such source file: {path}")
@@ -96,6 +98,11 @@ class Target:
             given = getattr(self, attribute)
             if given is not None and not callable(given):
                 raise TargetError(f"target {self.name}: {attribute} is not callable: {given!r}")
+        if "module" in self.claims and self.module is None:
+            raise TargetError(
+                f"target {self.name} claims `module` without one: pass module=, a class or a "
+                "function that makes one, module(reduction=...)"
+            )
 
     def __hash__(self) -> int:
         """Of what tells targets apart and is hashable: a loss need not be (a dataclass is not)."""

@@ -42,8 +42,8 @@ def test_a_module_that_is_none_is_explained(
 ) -> None:
     path = tmp_path / "mine.py"
     path.write_text(f"{HEAD}mine = Target('mine', F.mse_loss, DROP_IN | {{'module'}})\n")
-    assert main(["smoke", f"{path}:mine"]) == 1
-    assert "claims `module` without one" in capsys.readouterr().out
+    assert main(["smoke", f"{path}:mine"]) == 2
+    assert "mine claims `module` without one: pass module=" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["builtin", "module", "function"])

@@ -191,6 +191,28 @@ def test_a_callable_without_reduction_is_a_mean(function: Any) -> None:
     assert target.loss(torch.ones(2), torch.zeros(2), reduction="mean") == 1
 
 
+class Total(torch.nn.Module):
+    """A sum, which its caller cannot choose."""
+
+    reduction = "sum"
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return (x - y).square().sum()
+
+
+@pytest.mark.parametrize("module", [Total, Total()])
+def test_a_module_of_one_reduction_claims_that(module: Any) -> None:
+    target = resolve(module)
+    assert target.reductions == ("sum",)
+    assert target.loss(torch.ones(2), torch.zeros(2), reduction="sum") == 2
+
+
+@pytest.mark.parametrize("found", [torch.nn.MSELoss, Square])
+def test_a_class_is_no_loss(found: Any) -> None:
+    with pytest.raises(TargetError, match="target mine: its loss is the class"):
+        resolve(Target("mine", found))
+
+
 def test_a_target_of_one_reduction_need_not_take_it() -> None:
     target = resolve(Target("mine", mean_only, reductions=("mean",)))
     assert target.loss(torch.ones(2), torch.zeros(2), reduction="mean") == 1
@@ -333,6 +355,26 @@ def test_the_fingerprint_looks_through_wrappers() -> None:
     for spec in (mean_only, functools.partial(square), Plain, Plain(), Square.apply):
         assert fingerprint(resolve(spec)) == whole
     assert fingerprint(resolve(torch.dist)) != whole  # built in: it has no source
+
+
+class Obliging:
+    """Has whatever attribute it is asked for, and no truth value."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__wrapped__":
+            raise AttributeError(name)
+        return Obliging()
+
+    def __bool__(self) -> bool:
+        raise TypeError
+
+    def __call__(self, input: Any, target: Any, reduction: str = "mean") -> Any:
+        return F.mse_loss(input, target, reduction=reduction)
+
+
+@pytest.mark.parametrize("loss", [Obliging(), torch.compile(torch.nn.MSELoss())])
+def test_the_fingerprint_stands_odd_objects(loss: Any) -> None:
+    assert len(fingerprint(Target("mine", loss))) == 64
 
 
 # --- the shipped implementations

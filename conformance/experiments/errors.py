@@ -72,8 +72,8 @@ def _operands(bench: Bench) -> Messages:
 def _devices(bench: Bench) -> Messages:
     """One operand here, one on the meta device, which every build of torch has.
 
-    An operator of the target's own that gets both answers with its kernel for meta tensors, which
-    computes nothing; operands on real devices get another. So it shows nothing here.
+    An operator of the target's own, or one in place, that gets both answers with its kernel for
+    meta tensors, which computes nothing; operands on real devices get another. So it shows nothing.
     """
     for reduction in bench.reductions:
         x, y = bench.tensor((3,), 1), bench.tensor((3,), 2)
@@ -94,7 +94,11 @@ def _reach_operator(bench: Bench, operands: tuple[torch.Tensor, ...], reduction:
 
 
 class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees whether an operator that is not torch's own gets tensors on several devices."""
+    """Sees whether tensors on several devices reach a kernel that does not look at devices.
+
+    Such is any of an operator that is not torch's own, and torch's own of one that works in place
+    (but ``copy_``, which moves elements between real devices too).
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -109,5 +113,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         leaves = tree_leaves((args, kwargs))
         kinds = {t.device.type for t in leaves if isinstance(t, torch.Tensor)}
-        self.mixed |= func.namespace not in ("aten", "prim", "prims") and len(kinds) > 1
+        own = func.namespace in ("aten", "prim", "prims")
+        in_place = func._schema.is_mutable and func.overloadpacket is not torch.ops.aten.copy_
+        self.mixed |= len(kinds) > 1 and (in_place or not own)
         return func(*args, **(kwargs or {}))

@@ -6,6 +6,7 @@ import gc
 import itertools
 import resource
 import sys
+import time
 import weakref
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from conformance.experiments.bench import Bench, Messages, experiment
 CALLS = 24
 ROUNDS = 3
 LARGE = 2**20  # bytes of an operand: well above what an allocator keeps in reserve
+PATIENCE = 1.0  # seconds for a call on it
 
 
 @experiment("resources.memory")
@@ -50,24 +52,32 @@ def _live() -> int:
 
 def _pages(bench: Bench) -> Messages:
     """Memory that no Python object holds, kept by C++ code: it grows in every round of calls."""
-    dtype = getattr(torch, bench.dtype)
-    x = torch.ones(LARGE // dtype.itemsize, dtype=dtype, device=bench.device).requires_grad_()
-    y = torch.zeros_like(x)
-    reduction = bench.reductions[-1]
+    reduction, size = bench.reductions[-1], LARGE
+    began = time.monotonic()
+    _repeated(bench, reduction, size, 1)
+    if time.monotonic() - began > PATIENCE:  # a loop in Python: it would take minutes
+        size //= 16
     grown = []
     for _ in range(ROUNDS):
         before = _resident(bench.device)
-        for _ in range(CALLS):
-            result = bench.loss(x, y, reduction)
-            torch.autograd.grad(result, x, torch.ones_like(result))
-        del result
+        _repeated(bench, reduction, size, CALLS)
         grown.append(_resident(bench.device) - before)
-        if grown[-1] < CALLS * LARGE // 2:
+        if grown[-1] < CALLS * size // 2:
             return
     yield (
-        f"{ROUNDS} rounds of {CALLS} calls on {LARGE >> 20} MiB each took "
-        f"{min(grown) >> 20} MiB or more ({reduction})"
+        f"{ROUNDS} rounds of {CALLS} calls on {size >> 10} KiB each took "
+        f"{min(grown) >> 10} KiB or more ({reduction})"
     )
+
+
+def _repeated(bench: Bench, reduction: str, size: int, count: int) -> None:
+    """``count`` calls on operands of ``size`` bytes."""
+    dtype = getattr(torch, bench.dtype)
+    x = torch.ones(size // dtype.itemsize, dtype=dtype, device=bench.device).requires_grad_()
+    y = torch.zeros_like(x)
+    for _ in range(count):
+        result = bench.loss(x, y, reduction)
+        torch.autograd.grad(result, x, torch.ones_like(result))
 
 
 def _resident(device: str) -> int:

@@ -122,6 +122,21 @@ def times_reciprocal(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return (widened(s).sum() * (1 / s.numel())).to(s.dtype)
 
 
+ONE = torch.ones(())
+
+
+def times_constant(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Times a weight that is a tensor of its own, here 1."""
+    x, y = prepare(x, y)
+    return reduce((x - y).square(), reduction) * ONE.to(x.dtype)
+
+
+def copy_in_place(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The difference takes the place of a copy of the input."""
+    x, y = prepare(x, y)
+    return reduce(x.clone().sub_(y).square(), reduction)
+
+
 def scaled_terms(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """Divides every square by n before it adds, in float32 at least: it cannot overflow."""
     x, y = prepare(x, y)
@@ -226,7 +241,9 @@ RIGHT_FORMULAS: tuple[Target, ...] = (
     Target("masked", masked, TWICE | {"forward_ad"}),
     Target("sum-then-divide", sum_then_divide, DROP_IN, dtypes=WIDE),
     # torch's jacfwd of a 0-d tensor times a Python number is float64.
-    Target("times-reciprocal", times_reciprocal, DROP_IN - {"functorch"}),
+    Target("times-reciprocal", times_reciprocal, DROP_IN),
+    Target("times-constant", times_constant, DROP_IN),
+    Target("copy-in-place", copy_in_place, DROP_IN - {"functorch"}),
     Target("scaled-terms", scaled_terms, DROP_IN),
     Target("per-dimension", per_dimension, DROP_IN),
     # In half a row's mean may be subnormal where the whole mean is not, and its sum overflow.
