@@ -413,10 +413,22 @@ def _benchmarks(target: Target) -> Iterator[Case]:
 
 
 def _wide(target: Target, n: int) -> Iterator[Case]:
-    """More rows, and longer rows, than a grid or a block has; what is last is largest."""
-    for shape, reduction in zip(((n, 2), (2, n)), itertools.cycle(target.reductions[::-1])):
-        case = with_shapes(plain(_usual(target), reduction), shape, shape)
+    """More rows, and longer rows, than a grid or a block has; what is last is largest.
+
+    Then operands for which many kernels have a path of their own: transposed, broadcast, of two
+    dtypes, and a transposed ``grad_output``.
+    """
+    usual, reductions = _usual(target), itertools.cycle(target.reductions[::-1])
+    matrix = (256, n // 256 + 1)
+    for x, y in (((n, 2),) * 2, ((2, n),) * 2, ((n, 2), (2,)), (matrix, matrix)):
+        case = with_shapes(plain(usual, next(reductions)), x, y)
+        case = with_layouts(case, "transposed", "contiguous") if x == matrix else case
         yield with_fills(case, "last", "zero", False)
+    narrow = "bfloat16" if "bfloat16" in target.dtypes else "float16"
+    case = with_dtypes(with_shapes(plain(usual, next(reductions)), (n,), (n,)), usual, narrow)
+    yield with_fills(case, "last", "zero", False)
+    case = with_fills(with_shapes(plain(usual, "none"), matrix, matrix), "constant", "zero", False)
+    yield with_grad_output(case, "ordinary", "transposed")
 
 
 def within(target: Target, case: Case) -> Iterator[Case]:

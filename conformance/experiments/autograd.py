@@ -6,6 +6,7 @@ told once, by ``gradient.*``; derivatives are compared with the reference's own.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,10 @@ from reference.formats import Floats
 Tensors = tuple[torch.Tensor, ...]
 
 
-def _operands(bench: Bench, first: int = 1) -> Tensors:
+def _operands(bench: Bench, first: int = 1, n: int = 5) -> Tensors:
     """Leaves that need a gradient; the target needs one where the target of judgement claims it."""
-    x = bench.tensor((5,), first).requires_grad_()
-    y = bench.tensor((5,), first + 1)
+    x = bench.tensor((n,), first).requires_grad_()
+    y = bench.tensor((n,), first + 1)
     return x, y.requires_grad_(bench.claims("target_gradient"))
 
 
@@ -164,7 +165,7 @@ def _hooks(bench: Bench) -> Messages:
 
 @experiment("autograd.nonleaf")
 def _nonleaf(bench: Bench) -> Messages:
-    """Operands that are products, and views of other tensors."""
+    """Operands that are products, and views of other tensors; then the target, as a teacher's."""
     for reduction in bench.reductions:
         x, y = _operands(bench)
         wanted = _gradients(bench, 2 * x.detach().requires_grad_(), y, reduction)
@@ -181,20 +182,46 @@ def _nonleaf(bench: Bench) -> Messages:
         expected[1, 1:6] = wanted[0]
         if _differ((got_base,), (expected,)):
             yield f"the gradient is wrong where input is a view of a larger tensor ({reduction})"
+        if bench.claims("target_gradient"):
+            yield from _nonleaf_target(bench, reduction)
+
+
+def _nonleaf_target(bench: Bench, reduction: str) -> Messages:
+    x, leaf = bench.tensor((5,), 1), bench.tensor((7,), 2).clone().requires_grad_()
+    for text, y in (("2·y", 2 * leaf), ("a view", leaf[1:6])):
+        seen = y if text == "a view" else y[:5]
+        (wanted,) = _gradients(bench, x, seen.detach().requires_grad_(), reduction)
+        result = bench.loss(x, seen, reduction)
+        if not result.requires_grad:
+            yield f"the result cannot be trained through where target is {text} ({reduction})"
+            continue
+        (got,) = torch.autograd.grad(result, leaf, torch.ones_like(result))
+        expected = torch.zeros_like(got)
+        expected[1:6] = wanted
+        if text == "2·y":
+            expected = torch.cat([2 * wanted, torch.zeros_like(wanted[:2])])
+        if not close(got, expected):
+            yield f"the gradient is wrong where target is {text} ({reduction})"
 
 
 @experiment("autograd.interleaved")
 def _interleaved(bench: Bench) -> Messages:
-    """Three graphs alive at once on equal shapes; backward in another order than forward."""
-    for reduction in bench.reductions:
-        pairs = [_operands(bench, 10 * k) for k in range(3)]
-        wanted = [_gradients(bench, x, y, reduction) for x, y in pairs]
-        results = [bench.loss(x, y, reduction) for x, y in pairs]
+    """Three graphs alive at once; backward in another order than forward.
+
+    On equal shapes, then of other sizes and reductions.
+    """
+    others = itertools.cycle(bench.reductions)
+    kinds = [((reduction, 5),) * 3 for reduction in bench.reductions]
+    for graphs in (*kinds, ((next(others), 5), (next(others), 4), (next(others), 7))):
+        pairs = [_operands(bench, 10 * k, n) for k, (_, n) in enumerate(graphs)]
+        wanted = [_gradients(bench, x, y, r) for (x, y), (r, _) in zip(pairs, graphs, strict=True)]
+        results = [bench.loss(x, y, r) for (x, y), (r, _) in zip(pairs, graphs, strict=True)]
         for k in (1, 0, 2):
             got = gradients(results[k], *pairs[k])
             name = _differ(got, wanted[k])
             if name:
-                yield f"with three graphs alive the gradient of {name} is another's ({reduction})"
+                text = f"with three graphs alive the gradient of {name} is another's"
+                yield f"{text} ({graphs[k][0]})"
 
 
 @experiment("autograd.anomaly")
@@ -218,24 +245,28 @@ def _anomaly(bench: Bench) -> Messages:
 @experiment("autograd.double_backward")
 def _double_backward(bench: Bench) -> Messages:
     empty: list[Shapes] = [((0, 3), (0, 3))] if bench.claims("empty") else []
+    names = ("input", "target") if bench.claims("target_gradient") else ("input",)
     for reduction in bench.reductions:
         for shapes in (*_shapes(bench), *empty):
-            yield from _second(bench, reduction, shapes, "operands")
+            yield from _second(bench, reduction, shapes, "operands", names)
+        for name in names:  # alone
+            yield from _second(bench, reduction, ((2, 3), (2, 3)), "operands", (name,))
 
 
 @experiment("autograd.grad_output_derivative")
 def _grad_output_derivative(bench: Bench) -> Messages:
+    names = ("input", "target") if bench.claims("target_gradient") else ("input",)
     for reduction in bench.reductions:
         for shapes in _shapes(bench):
-            yield from _second(bench, reduction, shapes, "grad_output")
+            yield from _second(bench, reduction, shapes, "grad_output", names)
 
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def _shapes(bench: Bench) -> list[Shapes]:
-    """Few elements; many, in another order in memory (:func:`_laid`); broadcast."""
-    plain: list[Shapes] = [((2, 3), (2, 3)), ((), ()), ((5, 3, 7), (5, 3, 7))]
+    """Few elements; many, in another order in memory (:func:`_laid`); more; broadcast."""
+    plain: list[Shapes] = [((2, 3),) * 2, ((), ()), ((5, 3, 7),) * 2, ((2050,), (2050,))]
     return [*plain, ((2, 1), (3,)), ((3,), (2, 3))] if bench.claims("broadcast") else plain
 
 
@@ -254,14 +285,16 @@ def _laid(bench: Bench, values: Floats, *, needs: bool = False) -> torch.Tensor:
     return bench.made(np.moveaxis(values, -1, 0)).movedim(0, -1).requires_grad_(needs)
 
 
-def _second(bench: Bench, reduction: str, shapes: Shapes, wanted: str) -> Messages:
-    """Differentiate the gradients of input and target, each along a random cotangent."""
+def _second(
+    bench: Bench, reduction: str, shapes: Shapes, wanted: str, names: tuple[str, ...]
+) -> Messages:
+    """Differentiate the gradients of those that need one, each along a random cotangent."""
     x, y = _values(bench, shapes)
     d = x - y
     g = eighths(bench, d.shape if reduction == "none" else (), 3)
-    names = ("input", "target") if bench.claims("target_gradient") else ("input",)
-    for k, name in enumerate(names):
-        leaves = _laid(bench, x, needs=True), _laid(bench, y, needs=len(names) == 2)
+    places = [k for k, name in enumerate(("input", "target")) if name in names]
+    for k, name in zip(places, names, strict=True):
+        leaves = _laid(bench, x, needs=0 in places), _laid(bench, y, needs=1 in places)
         grad_output = _laid(bench, g, needs=True)
         w = eighths(bench, shapes[k], 4 + k)
         result = bench.loss(*leaves, reduction)
@@ -269,7 +302,7 @@ def _second(bench: Bench, reduction: str, shapes: Shapes, wanted: str) -> Messag
         if not gradient.requires_grad:
             yield f"the gradient of {name} is detached: it has no second derivative ({reduction})"
             return
-        over = [*leaves[: len(names)], grad_output]
+        over = [*(leaves[j] for j in places), grad_output]
         second = torch.autograd.grad(gradient, over, _laid(bench, w), allow_unused=True)
         sign = -1 if k else 1
         spread = np.broadcast_to(w, d.shape)
@@ -279,7 +312,7 @@ def _second(bench: Bench, reduction: str, shapes: Shapes, wanted: str) -> Messag
             text = f"∂/∂grad_output of the gradient of {name} ({reduction})"
             yield from deviation(bench, text, second[-1], exact[1], bound[1], d.size)
             continue
-        for j, (operand, got) in enumerate(zip(names, second, strict=False)):
+        for j, operand, got in zip(places, names, second, strict=False):
             value = mse.unbroadcast((-1 if j else 1) * exact[0], shapes[j])
             size = mse.unbroadcast(bound[0], shapes[j])
             text = f"∂/∂{operand} of the gradient of {name} ({reduction}, {shapes})"

@@ -21,6 +21,7 @@ from conformance.experiments.bench import (
     deviation,
     deviation_of_loss,
     experiment,
+    gradients,
     same_bits,
 )
 from reference import mse
@@ -42,7 +43,8 @@ def _threads_of_torch(number: int) -> Iterator[None]:
 
 
 def _operands(bench: Bench, n: int, k: int = 0) -> tuple[Tensor, Tensor]:
-    return bench.tensor((n,), 2 * k).requires_grad_(), bench.tensor((n,), 2 * k + 1)
+    x, y = bench.tensor((n,), 2 * k), bench.tensor((n,), 2 * k + 1)
+    return x.requires_grad_(), y.requires_grad_(bench.claims("target_gradient"))
 
 
 @experiment("determinism.repeat")
@@ -76,14 +78,20 @@ def _threads(bench: Bench) -> Messages:
     n = 40_009
     values = np.zeros(n)
     values[[0, n // 2, n - 1]] = 3, 3, 4
-    x, y = bench.made(values), bench.made(np.zeros(n))
+    both = bench.claims("target_gradient")
+    x, y = bench.made(values, needs=True), bench.made(np.zeros(n), needs=both)
     for reduction in bench.reductions:
         exact = np.asarray(mse.loss(values, np.zeros(n), reduction))
+        gradient = 2 * values / (n if reduction == "mean" else 1)
         for threads in (1, 2, 5):
             with _threads_of_torch(threads):
                 result = bench.loss(x, y, reduction)
-            text = f"with {threads} threads the result ({reduction})"
-            found = list(deviation(bench, text, result, exact, exact, n))
+                got = gradients(result, x, y)
+            text = f"with {threads} threads the"
+            found = [*deviation(bench, f"{text} result ({reduction})", result, exact, exact, n)]
+            for name, one, sign in zip(("input", "target"), got, (1, -1), strict=False):
+                what = f"{text} gradient of {name} ({reduction})"
+                found += deviation(bench, what, one, sign * gradient, gradient)
             if found and threads == 1:
                 break  # wrong at this size: other clauses say so
             yield from found
@@ -137,14 +145,16 @@ def _one_caller(
 ) -> int:
     """How many of one thread's calls are not what the same call gives alone."""
     x, y = operands
-    exact = 2 * (x.detach().double() - y.double())
+    exact = 2 * (x.detach().double() - y.detach().double())
     exact = exact / x.numel() if reduction == "mean" else exact
     start.wait()
     wrong = 0
     for _ in range(CALLS):
         result = bench.loss(x, y, reduction)
-        (gradient,) = torch.autograd.grad(result, x, torch.ones_like(result))
         few = 8 * torch.finfo(x.dtype).eps
-        right = torch.allclose(gradient.double(), exact, rtol=few, atol=0.0)
+        right = all(
+            torch.allclose(got.double(), sign * exact, rtol=few, atol=0.0)
+            for got, sign in zip(gradients(result, x, y), (1, -1), strict=False)
+        )
         wrong += not right or any(deviation_of_loss(bench, "", result, x, y, reduction))
     return wrong

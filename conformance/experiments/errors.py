@@ -25,14 +25,24 @@ from reference import mse
 
 @experiment("errors.reduction")
 def _reduction(bench: Bench) -> Messages:
-    """Misspelt ones; names that other losses know (``batchmean``) are left alone."""
-    for reduction in ("", "meen", "su", "nothing", 7):
+    """Misspelt ones; names that other losses know (``batchmean``) are left alone.
+
+    Of vectors and scalars, without and with a gradient, and of a module, as it is made or called.
+    """
+    for reduction in ("", "meen", "su", "nothing", 7, None):
+        for shape, needs in itertools.product(((3,), ()), (False, True)):
+            x, y = bench.tensor(shape, 1).requires_grad_(needs), bench.tensor(shape, 2)
+            try:
+                result: Any = bench.target.loss(x, y, reduction=reduction)
+            except Exception:
+                continue
+            text = f"shape {shape}, {'a' if needs else 'no'} gradient"
+            yield f"reduction={reduction!r} gave {brief(result)} instead of an error ({text})"
+    if bench.claims("module") and bench.target.module is not None:
         x, y = bench.tensor((3,), 1), bench.tensor((3,), 2)
-        try:
-            result: Any = bench.target.loss(x, y, reduction=reduction)
-        except Exception:
-            continue
-        yield f"reduction={reduction!r} gave {brief(result)} instead of an error"
+        with contextlib.suppress(Exception):
+            result = bench.target.module(reduction="meen")(x, y)
+            yield f"a module with reduction='meen' gave {brief(result)} instead of an error"
 
 
 @experiment("errors.operands")

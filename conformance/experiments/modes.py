@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -42,8 +43,10 @@ def _with_gradients(result: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
 def _deterministic_mode(bench: Bench) -> Messages:
     """``use_deterministic_algorithms(True)``: poison for what a kernel forgets to write, too."""
     before = torch.are_deterministic_algorithms_enabled()
-    for reduction in bench.reductions:
-        x, y = _operands(bench, 5)
+    pairs = [_operands(bench, 5)]
+    if bench.claims("broadcast"):
+        pairs.append((_operands(bench, 3)[0], _operands(bench, 2, 3)[1]))
+    for reduction, (x, y) in itertools.product(bench.reductions, pairs):
         plainly = _with_gradients(bench.loss(x, y, reduction), x, y)
         torch.use_deterministic_algorithms(True)
         try:
@@ -176,6 +179,30 @@ def _compiled(bench: Bench, backend: str, sizes: Sequence[int], dynamic: bool) -
 @experiment("transforms.compile")
 def _compile(bench: Bench) -> Messages:
     yield from _compiled(bench, "aot_eager", (5, 5), dynamic=False)
+    reduction = "mean" if "mean" in bench.reductions else bench.reductions[0]
+    with _fresh_dynamo():
+        function = torch.compile(_function(bench, reduction), backend="aot_eager", dynamic=False)
+        for text, (x, y) in _other_operands(bench):
+            eager = _with_gradients(bench.loss(x, y, reduction), x, y)
+            got = _with_gradients(function(x, y), x, y)
+            if not all(map(close, got, eager)):
+                what = f"{brief(got[0])}, and eagerly {brief(eager[0])}, or another gradient"
+                yield f"compiled by aot_eager {text} give {what} ({reduction})"
+
+
+def _other_operands(bench: Bench) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+    """Of different shapes, and of different dtypes, as far as they are claimed.
+
+    None without elements: aot_eager fails on the builtin's mean of them.
+    """
+    needs = bench.claims("target_gradient")
+    if bench.claims("broadcast"):
+        x, y = bench.tensor((3,), 1), bench.tensor((2, 3), 2)
+        yield "sizes (3,) and (2, 3)", (x.requires_grad_(), y.requires_grad_(needs))
+    narrow = next((d for d in ("bfloat16", "float16") if d in bench.target.dtypes), None)
+    if narrow and bench.claims("mixed_dtype") and bench.dtype in ("float32", "float64"):
+        x, y = bench.tensor((3,), 1, narrow), bench.tensor((3,), 2)
+        yield f"{narrow} and {bench.dtype}", (x.requires_grad_(), y.requires_grad_(needs))
 
 
 @experiment("transforms.compile_dynamic")
@@ -221,6 +248,9 @@ def _meta(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         x, y = (bench.tensor((2, 3), k).to("meta") for k in (1, 2))
         yield from _abstract(bench, "meta", x, y, reduction)
+        for _, pair in _other_operands(bench):
+            x, y = (t.detach().to("meta") for t in pair)
+            yield from _abstract(bench, "meta", x, y, reduction)
 
 
 @experiment("transforms.fake")
@@ -232,6 +262,9 @@ def _fake(bench: Bench) -> Messages:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             x, y = (mode.from_tensor(bench.tensor((2, 3), k)) for k in (1, 2))
             yield from _abstract(bench, "fake", x, y, reduction)
+            for _, pair in _other_operands(bench):
+                x, y = (mode.from_tensor(t.detach()) for t in pair)
+                yield from _abstract(bench, "fake", x, y, reduction)
 
 
 def _abstract(bench: Bench, kind: str, x: Tensor, y: Tensor, reduction: str) -> Messages:
@@ -239,12 +272,13 @@ def _abstract(bench: Bench, kind: str, x: Tensor, y: Tensor, reduction: str) -> 
     x.requires_grad_()
     y.requires_grad_(bench.claims("target_gradient"))
     result, *found = _with_gradients(bench.loss(x, y, reduction), x, y)
-    shape = x.shape if reduction == "none" else ()
-    if result.shape != shape or result.dtype != x.dtype or result.device != x.device:
-        yield f"on {kind} tensors the result is {_described(result)} ({reduction})"
-    for got in found:
-        if got.shape != x.shape or got.dtype != x.dtype or got.device != x.device:
-            yield f"on {kind} tensors a gradient is {_described(got)} ({reduction})"
+    shape = np.broadcast_shapes(x.shape, y.shape) if reduction == "none" else ()
+    dtype, text = torch.promote_types(x.dtype, y.dtype), f"{_described(x)} and {_described(y)}"
+    if result.shape != shape or result.dtype != dtype or result.device != x.device:
+        yield f"on {kind} tensors {text} the result is {_described(result)} ({reduction})"
+    for got, operand in zip(found, (x, y), strict=False):
+        if (got.shape, got.dtype, got.device) != (operand.shape, operand.dtype, operand.device):
+            yield f"on {kind} tensors {text} a gradient is {_described(got)} ({reduction})"
 
 
 def _described(t: Tensor) -> str:

@@ -63,8 +63,17 @@ def _value(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         if not isinstance(_made(bench, reduction), nn.Module):
             yield f"what module(reduction={reduction!r}) makes is no nn.Module"
-    rows: Shapes = (((3, 4), (4,)),) if bench.claims("broadcast") else ()
+    rows: Shapes = (((3, 4), (4,)), ((3, 1), (3,))) if bench.claims("broadcast") else ()
     yield from _each(bench, "the module", lambda m: m, (*PLAIN, ((3, 4), (3, 4)), *rows))
+    for reduction in bench.reductions:
+        x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
+        if _made(bench, reduction)(x, y).requires_grad:
+            yield f"the module's result needs a gradient that no operand needs ({reduction})"
+        if bench.claims("mixed_dtype") and bench.dtype in ("float32", "float64"):
+            whole = torch.arange(1001, 6001, 1000)
+            got = _made(bench, reduction)(x, whole)
+            text = "with a target of int64 the module's result"
+            yield from deviation_of_loss(bench, text, got, x, whole, reduction)
 
 
 @experiment("module.mode")

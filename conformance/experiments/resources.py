@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import resource
@@ -31,10 +32,15 @@ def _memory(bench: Bench) -> Messages:
         for reduction in bench.reductions:
             _calls(bench, reduction, CALLS, (5,))
         grown = _live()
+        for reduction in bench.reductions:
+            _calls_in_vain(bench, reduction, CALLS)
+        further = _live() - grown
     finally:
         gc.unfreeze()
     if grown >= CALLS // 2:
         yield f"{CALLS * len(bench.reductions)} calls left {grown} tensors alive"
+    if further >= CALLS // 2:
+        yield f"{CALLS} calls without a backward, and {CALLS} that raise, left {further} alive"
     yield from _pages(bench)
 
 
@@ -43,6 +49,15 @@ def _calls(bench: Bench, reduction: str, count: int, shape: tuple[int, ...]) -> 
         x, y = bench.tensor(shape, 2 * k).requires_grad_(), bench.tensor(shape, 2 * k + 1)
         result = bench.loss(x, y, reduction)
         torch.autograd.grad(result, x, torch.ones_like(result))
+
+
+def _calls_in_vain(bench: Bench, reduction: str, count: int) -> None:
+    """Calls that no backward follows, and calls on shapes that do not go together."""
+    for k in range(count):
+        x, y = bench.tensor((5,), 2 * k).requires_grad_(), bench.tensor((5,), 2 * k + 1)
+        bench.loss(x, y, reduction)
+        with contextlib.suppress(Exception):
+            bench.loss(x, y[:2], reduction)
 
 
 def _live() -> int:

@@ -157,6 +157,8 @@ def _vmap(bench: Bench) -> Messages:
         for in_dims in every:
             for reduction in bench.reductions if not number else (next(reductions),):
                 yield from _mapped(bench, reduction, batch, shape, in_dims)
+    if bench.claims("broadcast"):
+        yield from _mapped_ranks(bench)
 
 
 def _mapped(bench: Bench, reduction: str, batch: int, shape: Shape, in_dims: InDims) -> Messages:
@@ -173,9 +175,25 @@ def _mapped(bench: Bench, reduction: str, batch: int, shape: Shape, in_dims: InD
     got = torch.func.vmap(_function(bench, reduction), in_dims=in_dims)(a, b)
     text = f"vmap with in_dims={in_dims} over {batch} of {shape}"
     yield from deviation(bench, f"{text} ({reduction})", got, exact, exact, d[0].size)
-    got = torch.func.vmap(torch.func.grad(_total(bench, reduction)), in_dims=in_dims)(a, b)
     exact = np.stack([_gradient(one, np.ones(()), reduction) for one in d])
-    yield from deviation(bench, f"{text} of grad ({reduction})", got, exact, abs(exact))
+    for number, name, sign in _differentiated(bench):
+        gradient = torch.func.grad(_total(bench, reduction), number)
+        got = torch.func.vmap(gradient, in_dims=in_dims)(a, b)
+        what = f"{text} of grad by {name} ({reduction})"
+        yield from deviation(bench, what, got, sign * exact, abs(exact))
+
+
+def _mapped_ranks(bench: Bench) -> Messages:
+    """Samples of different ranks: as many numbers as a sample of the other operand has."""
+    x, y = eighths(bench, (4, 4), 1), eighths(bench, (4,), 2)
+    for reduction in bench.reductions:
+        exact = np.stack(
+            [np.asarray(mse.loss(*both, reduction)) for both in zip(x, y, strict=True)]
+        )
+        for text, operands in (("(4,) and ()", (x, y)), ("() and (4,)", (y, x))):
+            got = torch.func.vmap(_function(bench, reduction))(*map(bench.made, operands))
+            what = f"vmap over samples of {text} ({reduction})"
+            yield from deviation(bench, what, got, exact, exact, 4)
 
 
 @experiment("transforms.batched_gradient")
@@ -183,11 +201,14 @@ def _batched_gradient(bench: Bench) -> Messages:
     """``torch.autograd.grad(..., is_grads_batched=True)``, as vectorised Jacobians use it."""
     x, y = _operands(bench, (4,))
     for reduction in bench.reductions:
-        a, b = bench.made(x, needs=True), bench.made(y)
         shape = (4,) if reduction == "none" else ()
         g = eighths(bench, (BATCH, *shape), 3)
-        result = bench.loss(a, b, reduction)
-        (got,) = torch.autograd.grad(result, a, bench.made(g), is_grads_batched=True)
         exact = np.stack([_gradient(x - y, row, reduction) for row in g])
-        text = f"batched gradient ({reduction})"
-        yield from deviation(bench, text, got, exact, abs(exact))
+        for number, name, sign in _differentiated(bench):
+            leaves = [bench.made(v, needs=k == number) for k, v in enumerate((x, y))]
+            result = bench.loss(leaves[0], leaves[1], reduction)
+            (got,) = torch.autograd.grad(
+                result, leaves[number], bench.made(g), is_grads_batched=True
+            )
+            text = f"batched gradient of {name} ({reduction})"
+            yield from deviation(bench, text, got, sign * exact, abs(exact))
