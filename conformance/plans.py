@@ -343,10 +343,11 @@ def _examples(target: Target) -> Iterator[Case]:
 def _deep_layouts(target: Target) -> Iterator[Case]:
     """Layouts of two dimensions and more, where they are not all the same; reductions go round.
 
-    The square has equal strides in another order: transposed, it differs in nothing else.
+    The square has equal strides in another order: transposed, it differs in nothing else. Eight
+    channels are what vectors of them are made of.
     """
     reductions = target.reductions
-    for i, shape in enumerate(((3, 3), (2, 3, 2, 4), (2, 3, 2, 2, 3))):
+    for i, shape in enumerate(((3, 3), (2, 3, 2, 4), (2, 3, 2, 2, 3), (2, 8, 2, 3))):
         for k, layouts in enumerate(LAYOUT_PAIRS, i):
             case = plain(_usual(target), reductions[k % len(reductions)])
             yield with_layouts(with_shapes(case, shape, shape), *layouts)

@@ -66,6 +66,20 @@ def _repeat(bench: Bench) -> Messages:
             for what, k in (("result", 0), ("gradient", 1)):
                 if any(not same_bits(first[k], other[k]) for other in others):
                     yield f"the {what} has other bits on a repeat ({reduction}, n = {n})"
+        if bench.claims("broadcast", "target_gradient"):
+            yield from _folded(bench, reduction)
+
+
+def _folded(bench: Bench, reduction: str) -> Messages:
+    """The gradient of a row that stands for many: a sum, which atomics may add in any order."""
+    x, y = bench.tensor((999, 8), 0), bench.tensor((8,), 1).requires_grad_()
+    found: list[Tensor] = []
+    with _threads_of_torch(REPEAT_THREADS):
+        for _ in range(3):
+            result = bench.loss(x, y, reduction)
+            found += torch.autograd.grad(result, y, torch.ones_like(result))
+    if not all(same_bits(found[0], other) for other in found):
+        yield f"the gradient of a broadcast target has other bits on a repeat ({reduction})"
 
 
 @experiment("determinism.threads")
