@@ -7,6 +7,7 @@ from .autograd import AUTOGRAD_MUTANTS
 from .broadcasting import BROADCASTING_MUTANTS
 from .calls import CALL_MUTANTS
 from .cheats import CHEAT_MUTANTS
+from .combined import COMBINED_MUTANTS
 from .determinism import DETERMINISM_MUTANTS
 from .dtypes import DTYPE_MUTANTS
 from .errors import ERROR_MUTANTS
@@ -47,6 +48,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *RESOURCE_MUTANTS,
     *ERROR_MUTANTS,
     *SELDOM_MUTANTS,
+    *COMBINED_MUTANTS,
 )
 
 __all__ = ["LENIENT", "MUTANTS", "Mutant"]

@@ -249,29 +249,31 @@ def no_module(target: Target) -> bool:
     return target.module is not None and not isinstance(target.module(), nn.Module)
 
 
-def _mutant(name: str, module: Any, witness: Callable[[Target], bool]) -> Mutant:
+def module_mutant(
+    name: str, module: Any, witness: Callable[[Target], bool], family: str = "module"
+) -> Mutant:
     """A right function with a broken ``module``, whose docstring is the summary."""
     summary = module.__doc__.partition("\n")[0]
     target = Target(name, right, EAGER | {"module"}, summary=summary, module=module)
-    return Mutant(target, frozenset({"module"}), witness=witness)
+    return Mutant(target, frozenset({family}), witness=witness)
 
 
 MODULE_MUTANTS: tuple[Mutant, ...] = (
-    _mutant("module-mean-only", MeanOnly, wrong_after(_as_made)),
-    _mutant("module-half-factor", HalfFactor, wrong_after(_as_made)),
-    _mutant("module-is-none", NoModule, no_module),
-    _mutant("module-detaches", Detaches, target_is_detached),
-    _mutant("module-rows", Rows, divides_by_target),
-    _mutant("module-unreduced-in-eval", UnreducedInEval, wrong_after(lambda m: m.eval())),
-    _mutant("module-forgotten-self", ForgottenSelf, wrong_after(lambda m: m.eval())),
-    _mutant("module-lambda-inside", LambdaInside, wrong_after(_unpickled)),
-    _mutant("module-makes-anew", MakesAnew, wrong_after(_unpickled)),
-    _mutant("module-copies-default", CopiesDefault, wrong_after(copy.deepcopy)),
-    _mutant("module-weight-not-leaf", WeightNotLeaf, wrong_after(copy.deepcopy)),
-    _mutant("module-late-buffer", LateBuffer, keys_change),
-    _mutant("module-extra-key", ExtraKey, wrong_after(_reloaded)),
-    _mutant("module-begins-anew", BeginsAnew, wrong_after(_reloaded)),
-    _mutant("module-accumulator-moves", AccumulatorMoves, wrong_after(_to_half)),
-    _mutant("module-own-to", OwnTo, wrong_after(_to_half)),
-    _mutant("module-device-only", DeviceOnly, wrong_after(_to_half)),
+    module_mutant("module-mean-only", MeanOnly, wrong_after(_as_made)),
+    module_mutant("module-half-factor", HalfFactor, wrong_after(_as_made)),
+    module_mutant("module-is-none", NoModule, no_module),
+    module_mutant("module-detaches", Detaches, target_is_detached),
+    module_mutant("module-rows", Rows, divides_by_target),
+    module_mutant("module-unreduced-in-eval", UnreducedInEval, wrong_after(lambda m: m.eval())),
+    module_mutant("module-forgotten-self", ForgottenSelf, wrong_after(lambda m: m.eval())),
+    module_mutant("module-lambda-inside", LambdaInside, wrong_after(_unpickled)),
+    module_mutant("module-makes-anew", MakesAnew, wrong_after(_unpickled)),
+    module_mutant("module-copies-default", CopiesDefault, wrong_after(copy.deepcopy)),
+    module_mutant("module-weight-not-leaf", WeightNotLeaf, wrong_after(copy.deepcopy)),
+    module_mutant("module-late-buffer", LateBuffer, keys_change),
+    module_mutant("module-extra-key", ExtraKey, wrong_after(_reloaded)),
+    module_mutant("module-begins-anew", BeginsAnew, wrong_after(_reloaded)),
+    module_mutant("module-accumulator-moves", AccumulatorMoves, wrong_after(_to_half)),
+    module_mutant("module-own-to", OwnTo, wrong_after(_to_half)),
+    module_mutant("module-device-only", DeviceOnly, wrong_after(_to_half)),
 )
