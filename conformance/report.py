@@ -16,6 +16,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from conformance.clauses import BY_ID
 from conformance.verdict import BROKEN_STATUSES, broken_rows
 
 Json = dict[str, Any]
@@ -190,6 +191,7 @@ def _block(
     found = first["counterexample"]
     got, _, permitted = found["message"].partition(", permitted: ")
     fields = [
+        ("claimed", " and ".join(sorted(_claims(clause))), 2),
         ("found", got, 6),
         ("permitted", permitted, 4),
         ("case", _case_text(found["case"]) if found["case"] else "", 4),
@@ -206,6 +208,11 @@ def _block(
     elif script:
         lines += _field("script", Text(_where(clause, folder)), width, 3)
     return lines
+
+
+def _claims(clause: str) -> frozenset[str]:
+    """What a target claims for the clause to apply; none of one that this version does not know."""
+    return BY_ID[clause].claims if clause in BY_ID else frozenset()
 
 
 def _statuses(group: list[Json]) -> str:
