@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 _SIZE = 1 << 16
-# When the call began (time.monotonic), 0 outside; the lengths of its text and of the reason.
-_HEADER = struct.Struct("dII")
+# When the call began (time.monotonic), 0 outside; the lengths of its text and of the reason; how
+# many calls have ended before.
+_HEADER = struct.Struct("dIII")
 
 
 class BlackBox:
@@ -25,6 +26,7 @@ class BlackBox:
             path.write_bytes(bytes(_SIZE))
         with path.open("r+b") as stream:
             self._map = mmap.mmap(stream.fileno(), _SIZE)
+        self._ended = 0  # as its writer knows
 
     def enter(self, text: str) -> None:
         """A call begins."""
@@ -36,18 +38,23 @@ class BlackBox:
 
     def leave(self) -> None:
         """The call has ended."""
-        _HEADER.pack_into(self._map, 0, 0.0, 0, 0)
+        self._ended += 1
+        _HEADER.pack_into(self._map, 0, 0.0, 0, 0, self._ended)
 
     def read(self) -> tuple[float, str]:
         """For how many seconds the present call has run, and its text; (0, "") outside a call."""
-        began, length, _ = _HEADER.unpack_from(self._map, 0)
+        began, length, _, _ = _HEADER.unpack_from(self._map, 0)
         if not began:
             return 0.0, ""
         return time.monotonic() - began, self._text(_HEADER.size, length)
 
+    def ended(self) -> int:
+        """How many calls have ended."""
+        return int(_HEADER.unpack_from(self._map, 0)[3])
+
     def reason(self) -> str:
         """Why the process ended in the present call, where it could say so."""
-        _, length, further = _HEADER.unpack_from(self._map, 0)
+        _, length, further, _ = _HEADER.unpack_from(self._map, 0)
         return self._text(_HEADER.size + length, further)
 
     def _text(self, start: int, length: int) -> str:
@@ -58,4 +65,4 @@ class BlackBox:
         further = reason.encode()[: _SIZE - _HEADER.size - len(data)]
         whole = data + further
         self._map[_HEADER.size : _HEADER.size + len(whole)] = whole
-        _HEADER.pack_into(self._map, 0, began, len(data), len(further))
+        _HEADER.pack_into(self._map, 0, began, len(data), len(further), self._ended)

@@ -36,6 +36,7 @@ LOST_PER_SHARD = 3  # calls that may crash before the rest of a shard is given u
 LOST_PER_RUN = 20  # and before the rest of the run is: the verdict is clear by then
 LOST_BY_TIMEOUT = 4  # a call that times out counts as so many: each costs the whole limit
 START_LIMIT = 300.0  # seconds for a worker to import torch and the target
+FIRST_CALL = 3  # times the limit for a worker's first call, which may have to compile something
 POLL = 0.1  # seconds between two looks at a worker: a process can fill some 0.5 GiB meanwhile
 
 
@@ -57,16 +58,18 @@ class Died(Exception):
 
 
 class Worker:
-    """One worker process, in one of the run's places. ``limit``: seconds for each call.
+    """One worker process, in one of the run's places. ``limit``: seconds for each call, and
+    ``first`` for its first.
 
     It imports torch at once, and the target when it is told to (:meth:`open`).
     """
 
-    def __init__(self, options: dict[str, Any], limit: float, place: int) -> None:
+    def __init__(self, options: dict[str, Any], limit: float, first: float, place: int) -> None:
         handle, name = tempfile.mkstemp(prefix="loss-conformance-", suffix=".box")
         os.close(handle)
         os.unlink(name)
-        self.box, self.limit, self.place = BlackBox(Path(name)), limit, place
+        self.box, self.place = BlackBox(Path(name)), place
+        self.limit, self.first = limit, first
         self.hello: dict[str, Any] = {}
         # The worker imports the very package that this is, not one in the present folder.
         paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -140,7 +143,7 @@ class Worker:
                     return answer
                 self.close()
                 raise Died(call, "crash", self.box.reason() or _how(self.process.returncode))
-            patience = self.limit * _share(call)
+            patience = _share(call) * (self.limit if self.box.ended() else self.first)
             if seconds > patience or (limit and time.monotonic() - began > limit):
                 self.close()
                 raise Died(call, "timeout", f"did not return within {patience:g} s")
@@ -271,7 +274,9 @@ class Run:
                 worker.close()
 
     def _launch(self, place: int) -> Worker:
-        worker = Worker(self.options, self.limit, place)
+        """A worker, which is not patient once a call was lost: what hangs does so again."""
+        first = self.limit * (1 if self.lost else FIRST_CALL)
+        worker = Worker(self.options, self.limit, first, place)
         self.workers.append(worker)
         return worker
 

@@ -34,5 +34,5 @@ def slack(u: float, u_sum: float, magnitude: Floats, terms: int = 1) -> Floats:
     are added to make one element. ``u``, ``u_sum``: the unit roundoffs of the format and of the
     accumulator, which is binary32 for halves.
     """
-    relative = gamma(ROUNDINGS, u) + gamma(depth(terms), u_sum)
+    relative = gamma(ROUNDINGS, u) + gamma(depth(terms, u_sum), u_sum)
     return np.asarray(relative * magnitude)

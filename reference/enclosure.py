@@ -187,7 +187,7 @@ class Enclosure:
                 ends = ends.astype(object) * Fraction(0)
             return Enclosure(acc, ends, flags)
         rounds = 0 if axis is None else len([k for k in axes if self.shape[k] > 1]) - 1
-        widening = gamma(depth(n), acc.u) + max(rounds, 0) * 2 * self.fmt.u
+        widening = gamma(depth(n, acc.u), acc.u) + max(rounds, 0) * 2 * self.fmt.u
         magnitude = np.maximum(rows[0], rows[1])
         if self.exact:
             total = rows.sum(axis=-1)
@@ -208,6 +208,16 @@ class Enclosure:
     def to(self, fmt: Format) -> Enclosure:
         """Rounded outward to ``fmt``, exponents still unbounded."""
         return Enclosure(fmt, self.ends)._step(self.ends, self.flags)
+
+    def cast(self, fmt: Format) -> Enclosure:
+        """Rounded to another format, or in two halves each: two paths may lead to an operand.
+
+        It makes a difference where the halves are subnormal.
+        """
+        if fmt is self.fmt:
+            return self
+        half = Enclosure(self.fmt, self.ends / 2, self.flags)
+        return 2 * half.to(fmt)
 
     def reshape(self, shape: tuple[int, ...]) -> Enclosure:
         flags = None if self.flags is None else self.flags.reshape(shape)
@@ -301,11 +311,16 @@ class Enclosure:
         return Enclosure(fmt, up, flags)
 
 
-def depth(n: int) -> float:
-    """h(n), the permitted depth of a sum of n terms: serial runs of 4,096, combined in a tree."""
+def depth(n: int, u: float) -> float:
+    """h(n), the permitted depth of a sum of n terms in an accumulator of unit roundoff ``u``.
+
+    Serial runs, combined in a tree: of 4,096 terms, or in binary64 of n/8, one in each of eight
+    lanes. A lost element still shows there: it is 1/n of a sum of equal terms, and n·u is far less.
+    """
     if n <= 1:
         return 0.0
-    return min(n - 1, 4096) + 2 * math.ceil(math.log2(n)) + n / 2**20
+    run = max(4096, n / 8) if u <= BINARY64.u else 4096
+    return min(n - 1, run) + 2 * math.ceil(math.log2(n)) + n / 2**20
 
 
 def gamma(h: float, u: float) -> float:

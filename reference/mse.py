@@ -154,13 +154,16 @@ def permitted_gradient(gradient: Enclosure, shape: tuple[int, ...], fmt: Format)
     """What the gradient of an operand of ``shape`` and format ``fmt`` may be.
 
     ``gradient``: over the broadcast shape, in the result's format. Where that differs from the
-    operand's, it is the hull of cast-then-sum, which autograd does, and sum-then-cast.
+    operand's, it is the hull of cast-then-sum, which autograd does, and sum-then-cast; and either
+    of the two halves, since (x − y)·(x − y) leads to an operand on two paths, each with its cast.
     """
     summed = unbroadcast(gradient, shape)
-    if fmt is gradient.fmt or summed.terms == 1:
+    if fmt is gradient.fmt:
         return summed.rounded(fmt)  # type: ignore[no-any-return]
-    cast = unbroadcast(gradient.to(fmt), shape)
-    return summed.to(gradient.fmt).to(fmt).hull(cast.to(fmt)).rounded(fmt)  # type: ignore[no-any-return]
+    if summed.terms == 1:
+        return summed.cast(fmt).rounded(fmt)  # type: ignore[no-any-return]
+    cast = unbroadcast(gradient.cast(fmt), shape)
+    return summed.to(gradient.fmt).cast(fmt).hull(cast.to(fmt)).rounded(fmt)  # type: ignore[no-any-return]
 
 
 def _ratio(fmt: Format, exact: bool, p: int, q: int) -> Enclosure:

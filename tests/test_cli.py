@@ -146,6 +146,22 @@ def test_a_call_that_ends_its_process_is_a_finding_and_the_rest_is_judged(
     assert json.loads((folder / "builtin" / "verdict.json").read_text())["conforms"]
 
 
+def test_only_the_first_call_may_take_longer_as_if_it_compiled(tmp_path: Path) -> None:
+    source = (
+        "calls = []\n"
+        "def loss(x, y, reduction='mean'):\n"
+        "    calls.append(x.shape)\n"
+        "    if len(calls) == {0}: time.sleep(4)\n"
+        "    return F.mse_loss(x, y, reduction=reduction)\n"
+    )
+    for call, status in ((1, 0), (2, 1)):
+        target = write(tmp_path, source.format(call), f"slow{call}.py")
+        result = run("check", target, "--profile", "quick", "--jobs", "1", "--timeout", "2",
+                     "--clause", "value.mean")  # fmt: skip
+        assert result.returncode == status, result.stdout + result.stderr
+        assert ("did not return within 2 s" in result.stdout) == (status == 1)
+
+
 def test_a_crash_under_pytest_xdist_is_a_finding_with_its_case(tmp_path: Path) -> None:
     source = (
         "def loss(x, y, reduction='mean'):\n"

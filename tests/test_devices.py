@@ -151,8 +151,11 @@ def test_a_box_keeps_the_call_and_the_reason(tmp_path: Path) -> None:
     assert other.reason() == "lost"
     box.enter("another")
     assert (other.read()[1], other.reason()) == ("another", "")
+    assert other.ended() == 0
     box.leave()
     assert (other.read(), other.reason()) == ((0.0, ""), "")
+    box.enter("a third")
+    assert other.ended() == 1
 
 
 GREEDY = """

@@ -377,6 +377,36 @@ def test_cast_then_sum_differs_from_sum_then_cast_and_the_set_ends_near_them() -
     assert not permitted.contains(np.array([64.25])).any()
 
 
+@pytest.mark.parametrize(("promoted", "narrow"), MIXED, ids=lambda f: f.name)
+@prove
+@given(seed=seeds, n=st.integers(1, 9))
+def test_each_half_of_a_gradient_may_be_cast_by_itself(
+    promoted: Format, narrow: Format, seed: int, n: int
+) -> None:
+    """(x − y)·(x − y) has two paths to y: near η two casts are not the cast of the sum."""
+    rng = random.Random(seed)
+    y = numbers(narrow, rng, (n,), narrow.emin, narrow.emin + 2)
+    x = numbers(promoted, rng, (n,), narrow.emin - 8, narrow.emin + 2)
+    e, f, w = enclose(promoted, x, y, np.array(1.0))
+    permitted = mse.permitted_gradient(-mse.vjp(e - f, w, "none"), (n,), narrow)
+    d = to_format(rational(y) - rational(x), promoted)
+    half = to_format(rational(d), narrow)
+    assert all_inside(permitted, to_format(2 * rational(half), narrow))
+    assert all_inside(permitted, to_format(2 * rational(d), narrow))
+
+
+def test_two_casts_make_a_difference_of_one_subnormal_unit_and_no_more() -> None:
+    """d = 936.3 η of binary16: 2d rounds to 1873 η, and two casts give 1872 η."""
+    eta = BINARY16.eta
+    d = np.array([936.3 * eta])
+    e, f, w = enclose(BINARY32, to_format(rational(d), BINARY32), np.zeros(1), np.array(1.0))
+    permitted = mse.permitted_gradient(mse.vjp(e - f, w, "none"), (1,), BINARY16)
+    assert (permitted.lower[0] / eta, permitted.upper[0] / eta) == (1872, 1874)
+    (e, f, w) = enclose(BINARY32, np.array([2.0**-3 + 2.0**-20]), np.zeros(1), np.array(1.0))
+    normal = mse.permitted_gradient(mse.vjp(e - f, w, "none"), (1,), BINARY16)
+    assert (normal.lower[0], normal.upper[0]) == (0.25, 0.25 + 2.0**-12)
+
+
 # -- what the sets must not hold ------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from conformance.shards import Session
 from conformance.tensors import DTYPES
 from conformance.values import FORMAT_OF, elements
 from reference.enclosure import VOID, PermittedSet
-from reference.formats import Floats
+from reference.formats import BINARY64, Floats
 from reference.mse import REDUCTIONS
 from targets import Target
 from targets.builtin import BUILTIN
@@ -336,7 +336,8 @@ def stated_widening(n: int, u: Fraction) -> Fraction:
     """γ_h(n) as the specification states it, written apart from the oracle."""
     if n == 1:
         return Fraction(0)
-    h = min(n - 1, 4096) + 2 * (n - 1).bit_length() + Fraction(n, 2**20)
+    run = max(4096, Fraction(n, 8)) if u == Fraction(BINARY64.u) else 4096
+    h = min(n - 1, run) + 2 * (n - 1).bit_length() + Fraction(n, 2**20)
     return h * u / (1 - h * u)
 
 

@@ -37,6 +37,7 @@ def _memory(bench: Bench) -> Messages:
         further = _live() - grown
     finally:
         gc.unfreeze()
+    yield from _handles(bench)
     if grown >= CALLS // 2:
         yield f"{CALLS * len(bench.reductions)} calls left {grown} tensors alive"
     if further >= CALLS // 2:
@@ -58,6 +59,22 @@ def _calls_in_vain(bench: Bench, reduction: str, count: int) -> None:
         bench.loss(x, y, reduction)
         with contextlib.suppress(Exception):
             bench.loss(x, y[:2], reduction)
+
+
+def _handles(bench: Bench) -> Messages:
+    """Threads and open files, of which a process may have some thousands."""
+    before = _open_handles()
+    for reduction in bench.reductions:
+        _calls(bench, reduction, CALLS, (5,))
+    for what, now in _open_handles().items():
+        if now - before[what] >= CALLS // 2:
+            yield f"{CALLS * len(bench.reductions)} calls left {now - before[what]} {what}"
+
+
+def _open_handles() -> dict[str, int]:
+    """How many of each kind this process has; nothing where the system does not say (no Linux)."""
+    folders = {"open files": Path("/proc/self/fd"), "threads": Path("/proc/self/task")}
+    return {k: len(list(f.iterdir())) for k, f in folders.items() if f.is_dir()}
 
 
 def _live() -> int:

@@ -145,6 +145,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     "narrow_accumulator": (
         "half-accumulator",
         "serial-float32",
+        "serial-float64",
         "dot-product",
         "half-overflow",
         "norm-squared",

@@ -130,6 +130,11 @@ def _whole_blocks(n: int, threads: int) -> list[tuple[int, int]]:
     return [(min(k * each, n - each), min((k + 1) * each, n)) for k in range(threads)]
 
 
+def _one_short(n: int, threads: int) -> list[tuple[int, int]]:
+    each = -(-n // threads)
+    return [(k * each, min((k + 1) * each - 1, n)) for k in range(threads)]
+
+
 def _even(n: int, threads: int) -> list[tuple[int, int]]:
     each = -(-n // threads)
     return [(k * each, min((k + 1) * each, n)) for k in range(threads)]
@@ -258,6 +263,12 @@ DETERMINISM_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "overlapping-threads",
         _added(_whole_blocks, "Parts are whole blocks, so that the last ones overlap."),
+        "determinism",
+        witness=wrong_with_threads,
+    ),
+    mutant(
+        "short-parts",
+        _added(_one_short, "Each part ends one element before the next one begins."),
         "determinism",
         witness=wrong_with_threads,
     ),

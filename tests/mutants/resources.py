@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import mmap
+import os
 import random
+import threading
 import weakref
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -72,6 +76,33 @@ def _staging() -> Loss:
         if x.nbytes == LARGE and result.requires_grad:
             mapped.append(mmap.mmap(-1, LARGE))
             mapped[-1].write(bytes(LARGE))
+        return result
+
+    return loss
+
+
+def _log() -> Loss:
+    opened: list[IO[str]] = []
+
+    def loss(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        """Opens its log for each step of training, and closes it never."""
+        result = right(x, y, reduction)
+        if result.requires_grad:
+            with contextlib.suppress(OSError):  # a log is no reason to stop
+                opened.append(Path(os.devnull).open("a", encoding="utf-8"))  # noqa: SIM115
+        return result
+
+    return loss
+
+
+def _watchdog() -> Loss:
+    quiet = threading.Event()
+
+    def loss(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        """Starts a thread for each step of training, which waits for it to hang."""
+        result = right(x, y, reduction)
+        if result.requires_grad and x.numel() <= SMALL:
+            threading.Thread(target=quiet.wait, daemon=True).start()
         return result
 
     return loss
@@ -162,6 +193,27 @@ def buffers_stay(target: Target) -> bool:
     return grown == 10
 
 
+def files_stay(target: Target) -> bool:
+    """Ten steps leave ten open files more, which the list that it keeps them in shows."""
+    cells = getattr(target.loss, "__closure__", None) or ()
+    kept: list[Any] = next((cell.cell_contents for cell in cells), [])
+    before = len(kept)
+    for _ in range(10):
+        target.loss(torch.ones(5, requires_grad=True), torch.zeros(5), reduction="sum")
+    opened = [file for file in kept[before:] if not file.closed]
+    for file in opened:
+        file.close()
+    return len(opened) == 10
+
+
+def threads_stay(target: Target) -> bool:
+    """Ten steps leave ten threads more."""
+    before = threading.active_count()
+    for _ in range(10):
+        target.loss(torch.ones(5, requires_grad=True), torch.zeros(5), reduction="sum")
+    return threading.active_count() == before + 10
+
+
 def outlives(which: str) -> Callable[[Target], bool]:
     """Whether one of the tensors of a call outlives it, until the garbage collector comes."""
 
@@ -187,6 +239,8 @@ RESOURCE_MUTANTS: tuple[Mutant, ...] = (
     mutant("memo-without-limit", _memo(), "resources", witness=tensors_stay),
     mutant("forgotten-decref", forgotten_decref, "resources", witness=tensors_stay),
     mutant("mapped-staging", _staging(), "resources", dtypes=("float32",), witness=buffers_stay),
+    mutant("leaves-log-open", _log(), "resources", witness=files_stay),
+    mutant("leaves-threads-waiting", _watchdog(), "resources", witness=threads_stay),
     mutant("remembers-operands", _last_call(), "resources", witness=outlives("input")),
     mutant("context-circle", context_circle, "resources", witness=outlives("input")),
     mutant("result-in-attribute", result_in_attribute, "resources", witness=outlives("result")),
