@@ -170,7 +170,11 @@ def _parser() -> argparse.ArgumentParser:
 def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=None, help="cpu, cuda or cuda:N; cpu unless told")
     parser.add_argument(
-        "--timeout", type=_seconds, default=20.0, metavar="SECONDS", help="for each call; 20"
+        "--timeout",
+        type=_seconds,
+        default=20.0,
+        metavar="SECONDS",
+        help="for each call, and three times that for a worker's first, which may compile; 20",
     )
 
 

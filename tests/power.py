@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import itertools
 import os
 import statistics
 import time
@@ -282,10 +281,13 @@ def write(power: Power, folder: Path) -> None:
 def tasks_of(options: argparse.Namespace) -> list[Task]:
     broken = options.only or [m.target.name for m in MUTANTS]
     lenient = [] if options.only else [m.target.name for m in LENIENT]
-    without_right = options.only or options.mutants_only
-    right = [] if without_right else [t.name for t in RIGHT[:: options.every]]
-    seeds = range(options.seed, options.seed + options.seeds)
-    tasks = [Task(n, p, s) for n, s, p in itertools.product(right, seeds, options.profiles)]
+    right = () if options.only or options.mutants_only else RIGHT
+    tasks = [
+        Task(target.name, profile, seed)
+        for seed in range(options.seed, options.seed + options.seeds)
+        for target in right[seed % options.every :: options.every]
+        for profile in options.profiles
+    ]
     if not options.right_only:
         tasks += [
             Task(name, "quick", options.seed, options.quick, options.in_order) for name in broken
@@ -302,7 +304,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many, for the right ones")
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, help="for the right ones")
     parser.add_argument("--only", nargs="+", help="the names of mutants; no right ones")
-    parser.add_argument("--every", type=int, default=1, help="only each N-th right one")
+    parser.add_argument(
+        "--every", type=int, default=1, help="only each N-th right one, other ones with each seed"
+    )
     parser.add_argument("--mutants-only", action="store_true", help="leave the right ones out")
     parser.add_argument("--right-only", action="store_true", help="leave the mutants out")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)

@@ -94,3 +94,13 @@ def test_every_implementation_has_a_name_of_its_own() -> None:
     names = [m.target.name for m in (*MUTANTS, *LENIENT)] + [t.name for t in RIGHT]
     assert len(names) == len(set(names))
     assert (len(MUTANTS) >= 150, len(RIGHT) >= 40) == (True, True)
+
+
+def test_five_seeds_of_every_fifth_right_one_are_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Task] = []
+    monkeypatch.setattr(power, "measure", lambda tasks, jobs: asked.extend(tasks) or [])
+    main(["--right-only", "--every", "5", "--seed", "7", "--seeds", "5", "--out", str(tmp_path)])
+    assert sorted(t.name for t in asked) == sorted(t.name for t in RIGHT)
+    assert {t.seed for t in asked} == set(range(7, 12))
