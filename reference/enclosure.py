@@ -210,12 +210,10 @@ class Enclosure:
         return Enclosure(fmt, self.ends)._step(self.ends, self.flags)
 
     def cast(self, fmt: Format) -> Enclosure:
-        """Rounded to another format, or in two halves each: two paths may lead to an operand.
+        """Rounded outward to ``fmt``, whole or in halves; they differ where these are subnormal.
 
-        It makes a difference where the halves are subnormal.
+        Two paths may lead to an operand, each with its own cast.
         """
-        if fmt is self.fmt:
-            return self
         half = Enclosure(self.fmt, self.ends / 2, self.flags)
         return 2 * half.to(fmt)
 
@@ -315,7 +313,7 @@ def depth(n: int, u: float) -> float:
     """h(n), the permitted depth of a sum of n terms in an accumulator of unit roundoff ``u``.
 
     Serial runs, combined in a tree: of 4,096 terms, or in binary64 of n/8, one in each of eight
-    lanes. A lost element still shows there: it is 1/n of a sum of equal terms, and n·u is far less.
+    lanes. Up to 2²⁶ terms a lost one still shows there: it is 1/n of equal ones, and γ_h less.
     """
     if n <= 1:
         return 0.0
