@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 
 from conformance.case import Case
 from conformance.observation import Observation, Seen
-from conformance.oracle import permitted_gradient, permitted_value, result_dtypes
+from conformance.oracle import (
+    permitted_gradient,
+    permitted_value,
+    permitted_with_factor,
+    result_dtypes,
+)
 from reference.enclosure import NAN, NEG_INF, POS_INF, VOID, PermittedSet
 from reference.formats import Floats
 
@@ -96,7 +101,7 @@ def judge_observation(case: Case, seen: Observation) -> Judgement:
 def _purity(seen: Observation) -> list[Deviation]:
     found = [Deviation("purity.state", f"a call changed {text}") for text in seen.settings]
     for name in seen.attributes:
-        text = f"a call changed requires_grad or .grad of {name}"
+        text = f"a call changed requires_grad, .grad, memory, strides or dtype of {name}"
         found.append(Deviation("purity.attributes", text))
     for name in seen.changed:
         clause = "purity.grad_output" if name == "grad_output" else "purity.inputs"
@@ -177,6 +182,9 @@ def _permitted_gradients(case: Case, operand: str, dtype: str) -> Iterator[Permi
     for other in result_dtypes(case):
         if other != dtype:
             yield permitted_gradient(case, other, operand)
+    factored = permitted_with_factor(case, dtype, operand)
+    if factored is not None:
+        yield factored
 
 
 def _compare(

@@ -233,7 +233,9 @@ CLAUSES: tuple[Clause, ...] = (
         dtypes=("float64",),
     ),
     _clause(
-        "dtypes.unsupported", "Integer, bool and complex pairs raise or are right.", "mixed_dtype"
+        "dtypes.unsupported",
+        "Integer, bool, complex and unsigned operands raise or are right.",
+        "mixed_dtype",
     ),
     _clause("layout.value", "The value does not depend on strides, offsets or overlap."),
     _clause("layout.gradient", "The gradient does not depend on strides, offsets or overlap."),
@@ -247,7 +249,8 @@ CLAUSES: tuple[Clause, ...] = (
     _clause("purity.grad_output", "No backward writes to grad_output."),
     _clause("purity.alias", "The result shares no memory with an operand."),
     _clause(
-        "purity.attributes", "requires_grad, .grad and hooks of the operands stay as they were."
+        "purity.attributes",
+        "requires_grad, .grad, hooks, memory and dtype of the operands stay as they were.",
     ),
     _clause("purity.repeat", "New contents, same addresses and shapes: a new answer."),
     _clause("purity.result", "A later call changes no earlier result or gradient."),
@@ -285,7 +288,7 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause(
         "autograd.composed",
-        "Second derivatives of L² and of L(x², y) are right.",
+        "Second derivatives of L² and of L(x², y) are right; a third is right or raises.",
         "double_backward",
     ),
     _clause(
@@ -304,7 +307,7 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause(
         "transforms.vmap",
-        "vmap gives each sample's loss and gradient, with every in_dims.",
+        "vmap gives each sample's loss and gradient, with every in_dims, also nested.",
         "functorch",
     ),
     _clause(
@@ -316,6 +319,11 @@ CLAUSES: tuple[Clause, ...] = (
         "transforms.deterministic_mode",
         "Deterministic mode changes neither result nor gradient.",
         "deterministic",
+    ),
+    _clause(
+        "transforms.default_device",
+        "The default device is for tensors of no operand: it changes nothing.",
+        level="should",
     ),
     _clause(
         "transforms.autocast",

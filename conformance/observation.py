@@ -41,7 +41,8 @@ class Observation:
     ``rubbish``: what came back instead of a tensor. ``raised``, ``raised_backward``: the exception
     as text. ``gradients``: for each operand that needs one; a missing gradient is None.
     ``changed``: the tensors handed in whose memory or version counter was not as before.
-    ``attributes``: the operands whose ``requires_grad`` or ``.grad`` was not as before.
+    ``attributes``: the operands whose ``requires_grad``, ``.grad``, memory, strides or dtype were
+    not as before.
     ``settings``: what the call changed in torch's settings (put back since).
     """
 
@@ -78,7 +79,8 @@ def observe(target: Target, case: Case, device: str) -> Observation:
         grad_output = _backward(case, device, result, x, y, seen)
         seen.settings += settings.changes()
     for name, made, version in zip(OPERANDS, (x, y), versions, strict=True):
-        if made.tensor.requires_grad != needs[name] or made.tensor.grad is not None:
+        tensor = made.tensor
+        if tensor.requires_grad != needs[name] or tensor.grad is not None or made.replaced():
             seen.attributes.append(name)
         if made.tensor._version != version or made.changed():
             seen.changed.append(name)

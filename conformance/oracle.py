@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
+
 from conformance.case import FLOAT_DTYPES, Case, Operand, promote
 from conformance.values import FORMAT_OF, elements
 from reference import mse
@@ -53,6 +55,23 @@ def permitted_gradient(
     if operand == "target":
         gradient = -gradient
     return mse.permitted_gradient(gradient, wanted.shape, FORMAT_OF[wanted.dtype])
+
+
+def permitted_with_factor(case: Case, dtype: str, operand: str) -> PermittedSet | None:
+    """The same where ``grad_output`` is a factor of the sum; None where that makes no difference.
+
+    It does where that is one number which is not finite, and the operand is broadcast.
+    """
+    x, y, g = case.input, case.target, case.grad_output.replace(shape=(), dtype=dtype)
+    wanted: Operand = getattr(case, operand)
+    if case.reduction == "none" or not wanted.size or wanted.shape == case.shape:
+        return None
+    if np.isfinite(elements(g)) or 0 in case.shape:
+        return None
+    exact = needs_rationals(FORMAT_OF[dtype], *map(elements, (x, y, g)))
+    d, c = _difference(x, y, dtype, exact), _enclosure(g, dtype, exact)
+    signed = -d if operand == "target" else d
+    return mse.permitted_with_factor(signed, c, wanted.shape, FORMAT_OF[wanted.dtype])
 
 
 @functools.lru_cache(maxsize=8)

@@ -330,6 +330,8 @@ def examples(target: Target) -> tuple[Case, ...]:
 
 
 def _examples(target: Target) -> Iterator[Case]:
+    # First as a validation before any training: what is made then must serve a gradient too.
+    yield from (with_mode(case, "inference") for case in starts(target))
     yield from starts(target)
     for case in starts(target):
         for axis in axes(target):

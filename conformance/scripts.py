@@ -177,8 +177,9 @@ class _CaseScript:
                 'return [f"a call changed {text}" for text in settings.changes()]'
             ]
         if aspect == "purity.attributes":
-            state = "[(t.requires_grad, t.grad is None) for t in (x, y)]"
-            text = "a call changed requires_grad or .grad of an operand"
+            self.bundle.add("conformance.tensors", "form_of")
+            state = "[(t.requires_grad, t.grad is None, form_of(t)) for t in (x, y)]"
+            text = "a call changed requires_grad, .grad, memory, strides or dtype of an operand"
             return [f"before = {state}"], _unless(f"{state} == before", text)
         dtypes = ", ".join(f"torch.{d}" for d in result_dtypes(self.case))
         storages = "{t.untyped_storage().data_ptr() for t in (x, y)} - {0}"

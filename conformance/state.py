@@ -188,6 +188,16 @@ def _set_printing(options: tuple[dict[str, Any], dict[str, Any]]) -> None:
     np.set_printoptions(**options[1])
 
 
+def _processors() -> set[int]:
+    """Of this process; none where the system does not say (no Linux)."""
+    return os.sched_getaffinity(0) if sys.platform == "linux" else set()
+
+
+def _set_processors(wanted: set[int]) -> None:
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, wanted)
+
+
 def _handlers() -> dict[int, Any]:
     return {s: signal.getsignal(s) for s in sorted(signal.valid_signals())}
 
@@ -233,6 +243,7 @@ _WORLD = (
         torch.multiprocessing.set_sharing_strategy,
     ),
     _Setting("how often threads switch", sys.getswitchinterval, sys.setswitchinterval),
+    _Setting("the processors that it may run on", _processors, _set_processors),
     _Setting("the handling of signals", _handlers, _set_handlers),
     _Setting("logging", _logging, _set_logging),
     _Setting(

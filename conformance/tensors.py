@@ -43,17 +43,30 @@ _NUMPY: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Made:
-    """A tensor, the buffer that it is a view of, and what the buffer held at first."""
+    """A tensor, the buffer that it is a view of, and what the buffer held at first.
+
+    ``form``: the tensor's own at first (:func:`form_of`).
+    """
 
     tensor: torch.Tensor
     buffer: torch.Tensor
     original: NDArray[Any]
+    form: tuple[Any, ...]
 
     def changed(self) -> bool:
         """Whether any element, gap or guard has other bits than at first."""
         now = self.buffer.detach()
         raw = (now.view(torch.int16) if now.dtype == torch.bfloat16 else now).cpu().numpy()
         return raw.tobytes() != self.original.tobytes()
+
+    def replaced(self) -> bool:
+        """Whether the tensor has other memory, strides or dtype than at first, through .data."""
+        return form_of(self.tensor) != self.form
+
+
+def form_of(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """Where its elements are, and how they are laid out and read."""
+    return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 @functools.lru_cache(maxsize=256)
@@ -79,7 +92,8 @@ def make(operand: Operand, device: str, requires_grad: bool = False) -> Made:
         buffer = buffer.to(device)
     spot = place(operand.layout, operand.shape)
     tensor = buffer.as_strided(operand.shape, spot.strides, spot.offset)
-    return Made(tensor.requires_grad_() if requires_grad else tensor, buffer, raw)
+    tensor = tensor.requires_grad_() if requires_grad else tensor
+    return Made(tensor, buffer, raw, form_of(tensor))
 
 
 def to_numpy(tensor: torch.Tensor) -> Floats:

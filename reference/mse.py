@@ -69,6 +69,7 @@ def vjp_orders(
     yield from _mean_orders(d, g, max(math.prod(shape), 1), ratio)
     for *outer, inner in steps(shape):  # a mean of means
         yield from _mean_orders(d, functools.reduce(operator.truediv, outer, g), inner, ratio)
+    yield from _rare_orders(d, g, max(math.prod(shape), 1))
 
 
 def _mean_orders(d: Any, g: Any, n: int, ratio: Ratio) -> Iterator[Any]:
@@ -79,6 +80,13 @@ def _mean_orders(d: Any, g: Any, n: int, ratio: Ratio) -> Iterator[Any]:
     yield 2 * ((g / n) * d)  # mean, then d·d
     yield ((2 * d) * g) / n  # as textbooks write it
     yield ((2 * d) / n) * g
+
+
+def _rare_orders(d: Any, g: Any, n: int) -> Iterator[Any]:
+    """Of (2/n)·d·g, with underflows and overflows of their own."""
+    yield 2 * ((d / n) * g)
+    yield ((2 * g) / n) * d
+    yield ((2 * g) * d) / n
 
 
 def steps(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -164,6 +172,16 @@ def permitted_gradient(gradient: Enclosure, shape: tuple[int, ...], fmt: Format)
         return summed.cast(fmt).rounded(fmt)  # type: ignore[no-any-return]
     cast = unbroadcast(gradient.cast(fmt), shape)
     return summed.to(gradient.fmt).cast(fmt).hull(cast.to(fmt)).rounded(fmt)  # type: ignore[no-any-return]
+
+
+def permitted_with_factor(
+    d: Enclosure, g: Enclosure, shape: tuple[int, ...], fmt: Format
+) -> PermittedSet:
+    """The same where ``g``, one number that is not finite, is a factor of the sum, not its terms.
+
+    2/n changes nothing then. ``d``: x − y, or y − x for the target.
+    """
+    return (unbroadcast(d, shape).to(d.fmt) * g).rounded(fmt)  # type: ignore[no-any-return]
 
 
 def _ratio(fmt: Format, exact: bool, p: int, q: int) -> Enclosure:

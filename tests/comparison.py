@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -160,7 +161,9 @@ class OpDatabase:
 def op_database() -> OpDatabase:
     start = time.perf_counter()
     try:
-        module = importlib.import_module("torch.testing._internal.common_methods_invocations")
+        # Imported as it is, it would forbid the mutants to leave torch.backends' flags changed.
+        with mock.patch("torch.backends.disable_global_flags"):
+            module = importlib.import_module("torch.testing._internal.common_methods_invocations")
         entry = next(op for op in module.op_db if op.name == "nn.functional.mse_loss")
         list(entry.sample_inputs("cpu", torch.float32))  # the first time imports more
     except (ImportError, StopIteration) as error:

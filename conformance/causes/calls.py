@@ -306,7 +306,8 @@ def changed_operand(subject: Subject, finding: Finding) -> Cause | None:
     if finding.aspect == "purity.attributes" and finding.case is not None:
         seen = subject.observe(finding.case)
         if name in seen.attributes:
-            return Cause("changes_operand", f"The call changes requires_grad or .grad of {name}.")
+            text = f"The call changes requires_grad, .grad, memory, strides or dtype of {name}."
+            return Cause("changes_operand", text)
     if finding.clause == "purity.attributes" and finding.case is None:
         return _attributes(subject, finding)
     return None

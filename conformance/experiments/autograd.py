@@ -7,6 +7,7 @@ told once, by ``gradient.*``; derivatives are compared with the reference's own.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch.autograd.forward_ad as fwad
 from conformance.experiments.bench import (
     Bench,
     Messages,
+    brief,
     close,
     deviation,
     eighths,
@@ -103,21 +105,11 @@ def _retain(bench: Bench) -> Messages:
 
 @experiment("autograd.inplace")
 def _inplace(bench: Bench) -> Messages:
-    """A change of either operand, or of the result, before backward."""
+    """A change of either operand, or of the result, before a backward or between two of them."""
+    needs = ((True, True), (True, False), (False, True))
     for reduction in bench.reductions:
-        for changed in (0, 1):
-            x, y = _operands(bench)
-            wanted = _gradients(bench, x, y, reduction)
-            # Not leaves: those that need a gradient may not be changed at all.
-            a, b = x.clone(), y.clone()
-            result = bench.loss(a, b, reduction)
-            with torch.no_grad():
-                (a, b)[changed].mul_(3)
-            name = _or_raises(result, (x, y), wanted)
-            if name:
-                which = ("input", "target")[changed]
-                text = f"after {which}.mul_(3) the gradient of {name} is silently wrong"
-                yield f"{text} ({reduction})"
+        for needed in needs if bench.claims("target_gradient") else needs[1:2]:
+            yield from _operand_changed(bench, reduction, needed)
         x, y = _operands(bench)
         wanted = _gradients(bench, x, y, reduction)
         result = bench.loss(x, y, reduction)
@@ -130,12 +122,36 @@ def _inplace(bench: Bench) -> Messages:
             yield f"after result.mul_(2) the gradient of {name} is silently wrong ({reduction})"
 
 
+def _operand_changed(bench: Bench, reduction: str, needed: tuple[bool, bool]) -> Messages:
+    for changed, when in itertools.product((0, 1), ("", " between two backwards")):
+        x, y = (t.detach().requires_grad_(n) for t, n in zip(_operands(bench), needed, strict=True))
+        wanted = _gradients(bench, x, y, reduction)
+        # Not leaves: those that need a gradient may not be changed at all.
+        a, b = x.clone(), y.clone()
+        result = bench.loss(a, b, reduction)
+        if when:
+            needing = [t for t in (x, y) if t.requires_grad]
+            try:
+                torch.autograd.grad(result, needing, torch.ones_like(result), retain_graph=True)
+            except RuntimeError:
+                continue  # torch.compile retains no graph: autograd.retain
+        with torch.no_grad():
+            (a, b)[changed].mul_(3)
+        name = _or_raises(result, (x, y), wanted)
+        if name:
+            which = ("input", "target")[changed]
+            text = f"after {which}.mul_(3){when} the gradient of {name} is silently wrong"
+            yield f"{text} ({reduction})"
+
+
 def _or_raises(result: torch.Tensor, operands: Tensors, wanted: Tensors) -> str | None:
     try:
         got = gradients(result, *operands)
     except RuntimeError:
         return None
-    return _differ(got, wanted)
+    names = [n for n, t in zip(("input", "target"), operands, strict=True) if t.requires_grad]
+    found = _differ(got, wanted)
+    return names[("input", "target").index(found)] if found else None
 
 
 @experiment("autograd.hooks")
@@ -251,6 +267,10 @@ def _double_backward(bench: Bench) -> Messages:
             yield from _second(bench, reduction, shapes, "operands", names)
         for name in names:  # alone
             yield from _second(bench, reduction, ((2, 3), (2, 3)), "operands", (name,))
+        if bench.claims("target_gradient"):
+            yield from _of_itself(bench, reduction)
+        for kinds in _two_dtypes(bench):
+            yield from _second_of_two_dtypes(bench, kinds, reduction, names)
 
 
 @experiment("autograd.grad_output_derivative")
@@ -259,6 +279,65 @@ def _grad_output_derivative(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         for shapes in _shapes(bench):
             yield from _second(bench, reduction, shapes, "grad_output", names)
+
+
+def _of_itself(bench: Bench, reduction: str) -> Messages:
+    """L(x, x) is 0 wherever x is, and so are all of its derivatives."""
+    values, w = eighths(bench, (5,), 1), eighths(bench, (5,), 2)
+    x = bench.made(values, needs=True)
+    result = bench.loss(x, x, reduction)
+    (gradient,) = torch.autograd.grad(result, x, torch.ones_like(result), create_graph=True)
+    if not gradient.requires_grad:
+        return  # a constant, and 0 by gradient.same_tensor
+    (second,) = torch.autograd.grad(gradient, x, bench.made(w), allow_unused=True)
+    if second is not None:
+        text = f"the second derivative of the loss of a tensor and itself ({reduction})"
+        yield from deviation(bench, text, second, np.zeros(5), 4 * abs(w))
+
+
+def _two_dtypes(bench: Bench) -> list[tuple[str, str]]:
+    """This dtype with a narrower one that is claimed, and the other way round."""
+    narrow = next((d for d in ("bfloat16", "float16") if d in bench.target.dtypes), None)
+    if not narrow or bench.dtype == narrow or not bench.claims("mixed_dtype"):
+        return []
+    if bench.dtype not in ("float32", "float64"):
+        return []
+    return [(narrow, bench.dtype), (bench.dtype, narrow)]
+
+
+def _second_of_two_dtypes(
+    bench: Bench, kinds: tuple[str, str], reduction: str, names: tuple[str, ...]
+) -> Messages:
+    """∂/∂operands of each gradient, to the accuracy of the narrower dtype."""
+    x, y = _values(bench, ((2, 3), (2, 3)))
+    rough = replace(bench, dtype=next(k for k in kinds if k != bench.dtype))
+    w = eighths(bench, x.shape, 4)
+    places = [k for k, name in enumerate(("input", "target")) if name in names]
+    for k, name in zip(places, names, strict=True):
+        leaves = [
+            replace(bench, dtype=kind).made(v, needs=j in places)
+            for j, (v, kind) in enumerate(zip((x, y), kinds, strict=True))
+        ]
+        result = bench.loss(leaves[0], leaves[1], reduction)
+        (gradient,) = torch.autograd.grad(
+            result, leaves[k], torch.ones_like(result), create_graph=True
+        )
+        text = f"the gradient of {name}, operands {kinds[0]} and {kinds[1]} ({reduction})"
+        if not gradient.requires_grad:
+            yield f"{text} is detached: it has no second derivative"
+            return
+        along = torch.tensor(w, dtype=gradient.dtype, device=bench.device)
+        over = [leaves[j] for j in places]
+        found = torch.autograd.grad(gradient, over, along, allow_unused=True)
+        exact = mse.second_vjp(x - y, np.ones(()), -w if k else w, reduction)[0]
+        exact = np.broadcast_to(exact, x.shape)
+        for j, operand, got in zip(places, names, found, strict=False):
+            what = f"∂/∂{operand} of {text}"
+            if got is None or got.dtype != leaves[j].dtype:
+                yield f"{what} is {brief(got)}"
+                return
+            seen = got.to(getattr(torch, rough.dtype))
+            yield from deviation(rough, what, seen, -exact if j else exact, abs(exact))
 
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
@@ -358,24 +437,34 @@ def _loss_squared(bench: Bench, reduction: str, x: Floats, y: Floats, w: Floats)
 def _of_square(
     bench: Bench, reduction: str, x: Floats, y: Floats, w: Floats, operand: str
 ) -> Messages:
-    """The Hessian of Σ L(x², y), or of Σ L(y, x²), times w is (8x² + 4(x² − y))·w, over n."""
+    """The Hessian of Σ L(x², y), or of Σ L(y, x²), times w is (8x² + 4(x² − y))·w, over n.
+
+    The derivative of that, times w again, is 24·x·w². Some may stop there, and raise.
+    """
     n = x.size if reduction == "mean" else 1
     a, b = bench.made(x, needs=True), bench.made(y)
     operands = (a.square(), b) if operand == "input" else (b, a.square())
     total = bench.loss(operands[0], operands[1], reduction).sum()
     (gradient,) = torch.autograd.grad(total, a, create_graph=True)
-    (got,) = torch.autograd.grad(gradient, a, bench.made(w), allow_unused=True)
+    (got,) = torch.autograd.grad(gradient, a, bench.made(w), create_graph=True, allow_unused=True)
     exact = (8 * x * x + 4 * (x * x - y)) * w / n
     bound = (12 * x * x + 4 * abs(y)) * abs(w) / n
-    text = f"the second derivative by x, where {operand} is x², along a vector ({reduction})"
-    yield from deviation(bench, text, got, exact, bound, x.size)
+    text = f"derivative by x, where {operand} is x², along a vector ({reduction})"
+    yield from deviation(bench, f"the second {text}", got, exact, bound, x.size)
+    try:
+        (third,) = torch.autograd.grad(got, a, bench.made(w))
+    except RuntimeError:
+        return  # that there is no third derivative is said
+    exact = 24 * x * w * w / n
+    yield from deviation(bench, f"the third {text}", third, exact, abs(exact), x.size)
 
 
 @experiment("autograd.forward")
 def _forward(bench: Bench) -> Messages:
     """Tangents of input, of target and of both, in forward mode."""
+    empty: list[Shapes] = [((0, 3), (0, 3))] if bench.claims("empty") else []
     for reduction in bench.reductions:
-        for shapes in _shapes(bench):
+        for shapes in (*_shapes(bench), *empty):
             x, y = _values(bench, shapes)
             tangents = eighths(bench, shapes[0], 4), eighths(bench, shapes[1], 5)
             every = ((True, False), (False, True), (True, True))
@@ -406,6 +495,8 @@ def _tangent(
     if got is None:
         yield f"{what} is missing"
         return
+    if not d.size and reduction == "mean":  # NaN or 0: 0/0 is either here
+        got = got.nan_to_num(0)
     exact = np.asarray(mse.jvp(d, t_x - t_y, reduction))
     bound = np.asarray(mse.jvp(abs(d), abs(t_x) + abs(t_y), reduction))
     yield from deviation(bench, what, got, exact, bound, d.size)

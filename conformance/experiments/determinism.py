@@ -25,6 +25,7 @@ from conformance.experiments.bench import (
     same_bits,
 )
 from reference import mse
+from reference.formats import Floats
 
 CALLERS, CALLS = 4, 6
 AT_ONCE = ((33, False), (2050, False), (33, True))  # elements, and whether of the same tensors
@@ -91,12 +92,19 @@ def _threads(bench: Bench) -> Messages:
     """
     n = 40_009
     ends = _ends_of_parts(n, (2, 5), 4096)
-    values = np.full(n, 1 / 16)
-    values[[0, *(end - 1 for end in ends), *ends, n - 1]] = 4
-    both = bench.claims("target_gradient")
-    x, y = bench.made(values, needs=True), bench.made(np.zeros(n), needs=both)
+    line = np.full(n, 1 / 16)
+    line[[0, *(end - 1 for end in ends), *ends, n - 1]] = 4
+    rows = np.full((n // 3, 3), 1 / 16)  # 13,336 = 5·2,667 + 1
+    rows[[0, *_ends_of_parts(len(rows), (2, 5), 4096), -1]] = 4
+    for values in (line, rows[:-1], rows):
+        yield from _by_threads(bench, values)
+
+
+def _by_threads(bench: Bench, values: Floats) -> Messages:
+    n, both = values.size, bench.claims("target_gradient")
+    x, y = bench.made(values, needs=True), bench.made(np.zeros_like(values), needs=both)
     for reduction in bench.reductions:
-        exact = np.asarray(mse.loss(values, np.zeros(n), reduction))
+        exact = np.asarray(mse.loss(values, np.zeros_like(values), reduction))
         gradient = 2 * values / (n if reduction == "mean" else 1)
         for threads in (1, 2, 5):
             with _threads_of_torch(threads):

@@ -70,6 +70,7 @@ Kind = torch.dtype | None  # None: the experiment's own
 
 # What the kinds hold; the squares of the larger ones pass a byte, not what the kind itself holds.
 _WIDE, _SMALL = ([1, 0, 1, 300], [0, 1, -90, 3]), ([1, 0, 1, 1], [0, 1, 1, 3])
+_UNSIGNED = ([1, 0, 3, 65280], [0, 1, 3, 65280])  # the largest of 16 bits that every dtype holds
 _PAIRS: tuple[tuple[Kind, Kind, tuple[list[int], list[int]]], ...] = (
     (torch.int64, torch.int64, _WIDE),
     (torch.int32, torch.int32, _WIDE),
@@ -81,12 +82,14 @@ _PAIRS: tuple[tuple[Kind, Kind, tuple[list[int], list[int]]], ...] = (
     (torch.complex64, torch.complex64, _SMALL),
     (None, torch.complex64, _SMALL),
     (torch.complex64, None, _SMALL),
+    (None, torch.uint16, _UNSIGNED),
+    (torch.uint32, None, _UNSIGNED[::-1]),
 )
 
 
 @experiment("dtypes.unsupported")
 def _dtypes_unsupported(bench: Bench) -> Messages:
-    """Pairs that the builtin refuses: raise, or be exactly right in a dtype that can hold it."""
+    """Pairs that the builtin refuses, and rare ones: raise, or be exactly right."""
     for (*kinds, values), reduction in itertools.product(_PAIRS, bench.reductions):
         x, y = (_of_kind(bench, kind, v) for kind, v in zip(kinds, values, strict=True))
         try:
@@ -97,7 +100,8 @@ def _dtypes_unsupported(bench: Bench) -> Messages:
         wanted = {"none": exact, "sum": exact.sum(), "mean": exact.mean()}[reduction]
         if not isinstance(result, torch.Tensor) or not np.array_equal(_complex(result), wanted):
             text = f"operands of {x.dtype} and {y.dtype} ({reduction})"
-            yield f"{text} gave {brief(result)}: wrong, and no error"
+            wanted = np.real_if_close(wanted).tolist()
+            yield f"{text} gave {brief(result)}, not {wanted}, and no error"
 
 
 def _of_kind(bench: Bench, kind: Kind, values: list[int]) -> torch.Tensor:

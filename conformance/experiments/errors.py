@@ -25,11 +25,11 @@ from reference import mse
 
 @experiment("errors.reduction")
 def _reduction(bench: Bench) -> Messages:
-    """Misspelt ones; names that other losses know (``batchmean``) are left alone.
+    """Misspelt ones, longer and shorter; names that other losses know are left alone.
 
     Of vectors and scalars, without and with a gradient, and of a module, as it is made or called.
     """
-    for reduction in ("", "meen", "su", "nothing", 7, None):
+    for reduction in ("", "meen", "su", "nothing", "means", "sums", "nones", 7, None):
         for shape, needs in itertools.product(((3,), ()), (False, True)):
             x, y = bench.tensor(shape, 1).requires_grad_(needs), bench.tensor(shape, 2)
             try:
@@ -70,12 +70,14 @@ def _operands(bench: Bench) -> Messages:
         kinds["an array"] = (target * (1 + 2.0**-20)).astype(bench.dtype)
     for name, given in kinds.items():
         exact = np.asarray(mse.loss(values, np.asarray(given, np.float64), reduction))
-        try:
-            result = bench.target.loss(bench.made(values), given, reduction=reduction)
-        except Exception:
-            continue
-        text = f"with {name} as target the result"
-        yield from deviation(bench, text, result, exact, exact, 5)
+        made = bench.made(values)
+        for place, operands in (("target", (made, given)), ("input", (given, made))):
+            try:
+                result = bench.target.loss(*operands, reduction=reduction)
+            except Exception:
+                continue
+            text = f"with {name} as {place} the result"
+            yield from deviation(bench, text, result, exact, exact, 5)
 
 
 @experiment("errors.devices")

@@ -1,12 +1,14 @@
 """Experiments on sizes for which no array of intervals is made: the oracle is a closed form.
 
-The input is one number for each row, the target is 0: the rows hold b, the last one a spike of S,
-so that losing it, or counting it twice, changes the result by far more than rounding does.
+Of the large ones the input is one number for each row, the target is 0: the rows hold b, the last
+one a spike of S, so that losing it, or counting it twice, changes the result by far more than
+rounding does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -16,10 +18,14 @@ from conformance import memory
 from conformance.experiments.bench import (
     Bench,
     Messages,
+    Shape,
     Unavailable,
     deviation,
+    eighths,
     experiment,
+    gradients,
 )
+from conformance.plans import derive
 from reference import mse
 from reference.formats import Floats
 
@@ -29,6 +35,43 @@ ABOVE_2_24 = (4097, 4097)  # its last row begins at element 2^24
 ABOVE_2_31 = (65_537, 32_769)  # its last row begins beyond element 2^31
 
 Copy = Callable[[Tensor], Tensor]
+
+
+@experiment("value.size")
+def _value_size(bench: Bench) -> Messages:
+    for reduction, values in _ladder(bench):
+        x, y = bench.made(values), bench.made(np.zeros_like(values))
+        exact = np.asarray(mse.loss(values, np.zeros_like(values), reduction))
+        text = f"the result of shape {values.shape} ({reduction})"
+        yield from deviation(bench, text, bench.loss(x, y, reduction), exact, exact, values.size)
+
+
+@experiment("gradient.size")
+def _gradient_size(bench: Bench) -> Messages:
+    for reduction, values in _ladder(bench):
+        if bench.dtype == "float16" and reduction == "mean":
+            continue  # over so many elements it is subnormal: the cases have an oracle for that
+        x, y = bench.made(values, needs=True), bench.made(np.zeros_like(values))
+        (got,) = gradients(bench.loss(x, y, reduction), x)
+        exact = 2 * values / (values.size if reduction == "mean" else 1)
+        yield from deviation(
+            bench, f"the gradient of shape {values.shape} ({reduction})", got, exact, abs(exact)
+        )
+
+
+def _ladder(bench: Bench) -> Iterator[tuple[str, Floats]]:
+    """Sizes between those of the cases, and rows of a power of two, an odd number of them.
+
+    Where one kernel gives way to another is anywhere: seed and dtype choose the sizes, four to each
+    doubling, and each reduction takes its turn. Magnitudes from 1/128 to 1/4, and 4 at the end.
+    """
+    part = derive(bench.seed, "ladder", bench.dtype) / 2**32
+    shapes: list[Shape] = [(int(2 ** (11 + (k + part) / 4)),) for k in range(24)]
+    shapes += [(3, 2**k) for k in range(5, 13)]
+    for shape, reduction in zip(shapes, itertools.cycle(bench.reductions), strict=False):
+        values = eighths(bench, shape, 1) / 16
+        values.flat[-1] = 4
+        yield reduction, values
 
 
 @experiment("value.large")

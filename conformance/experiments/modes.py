@@ -6,8 +6,8 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from conformance.experiments.bench import (
 )
 
 Graph = Callable[..., Any]
+T = TypeVar("T")
 
 
 def _operands(bench: Bench, *shape: int) -> tuple[Tensor, Tensor]:
@@ -36,7 +37,8 @@ def _operands(bench: Bench, *shape: int) -> tuple[Tensor, Tensor]:
 
 def _with_gradients(result: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
     """The result, and the gradient of each operand that needs one."""
-    return result, *gradients(result, *operands)
+    needed = any(t.requires_grad for t in operands)
+    return (result, *gradients(result, *operands)) if needed else (result,)
 
 
 @experiment("transforms.deterministic_mode")
@@ -55,6 +57,28 @@ def _deterministic_mode(bench: Bench) -> Messages:
             torch.use_deterministic_algorithms(before)
         if not all(map(close, got, plainly)):
             yield f"in deterministic mode the result or a gradient is another one ({reduction})"
+
+
+@experiment("transforms.default_device")
+def _default_device(bench: Bench) -> Messages:
+    """The meta device, which every build has: a constant that is made there has no number."""
+    device = torch.get_default_device()
+    for reduction in bench.reductions:
+        x, y = _operands(bench, 5)
+        plainly = _with_gradients(bench.loss(x, y, reduction), x, y)
+        torch.set_default_device("meta")
+        try:
+            result = bench.loss(x, y, reduction)
+            if result.device != x.device:
+                yield f"with meta as the default device the result is on {result.device}"
+                return
+            ones = torch.ones_like(result)
+            needing = [t for t in (x, y) if t.requires_grad]
+            got = (result, *torch.autograd.grad(result, needing, ones))
+        finally:
+            torch.set_default_device(None if device.type == "cpu" else device)
+        if not all(map(close, got, plainly)):
+            yield f"with meta as the default device result or gradient is another ({reduction})"
 
 
 AUTOCAST = {"cpu": (torch.bfloat16, torch.float16), "cuda": (torch.float16, torch.bfloat16)}
@@ -83,13 +107,23 @@ def _autocast_dtype(bench: Bench) -> Messages:
 def _under_autocast(bench: Bench) -> Iterator[tuple[str, str, tuple[Tensor, Tensor], Tensor]]:
     """In words, the reduction, the operands and the result; for each dtype to which it casts."""
     kind = torch.device(bench.device).type
-    for reduction, shape in itertools.product(bench.reductions, ((5,), (3, 30))):
-        operands = _operands(bench, *shape)
+    pairs = [_operands(bench, 5), _operands(bench, 3, 30), *_two_dtypes(bench)]
+    for reduction, operands in itertools.product(bench.reductions, pairs):
         for dtype in AUTOCAST.get(kind, (torch.bfloat16,)):
             with torch.autocast(kind, dtype=dtype):
                 got = bench.loss(operands[0], operands[1], reduction)
-            text = f"under autocast to {str(dtype).removeprefix('torch.')} ({reduction})"
+            names = " and ".join(str(t.dtype).removeprefix("torch.") for t in operands)
+            text = f"under autocast to {str(dtype).removeprefix('torch.')} ({names}, {reduction})"
             yield text, reduction, operands, got
+
+
+def _two_dtypes(bench: Bench) -> Iterator[tuple[Tensor, Tensor]]:
+    """A model's output in half and a target that is not, and the other way round."""
+    narrow = next((d for d in ("bfloat16", "float16") if d in bench.target.dtypes), None)
+    if narrow and bench.claims("mixed_dtype") and bench.dtype in ("float32", "float64"):
+        for kinds in ((narrow, bench.dtype), (bench.dtype, narrow)):
+            x, y = (bench.tensor((5,), k, kind) for k, kind in enumerate(kinds, 1))
+            yield x.requires_grad_(), y.requires_grad_(bench.claims("target_gradient"))
 
 
 def _wide(bench: Bench) -> torch.dtype:
@@ -179,30 +213,37 @@ def _compiled(bench: Bench, backend: str, sizes: Sequence[int], dynamic: bool) -
 @experiment("transforms.compile")
 def _compile(bench: Bench) -> Messages:
     yield from _compiled(bench, "aot_eager", (5, 5), dynamic=False)
-    reduction = "mean" if "mean" in bench.reductions else bench.reductions[0]
-    with _fresh_dynamo():
-        function = torch.compile(_function(bench, reduction), backend="aot_eager", dynamic=False)
-        for text, (x, y) in _other_operands(bench):
+    every = itertools.product(_other_operands(bench), bench.reductions)
+    for (text, (x, y)), reduction in _shared_out(bench, every):
+        with _fresh_dynamo():
+            function = torch.compile(_function(bench, reduction), backend="aot_eager")
             eager = _with_gradients(bench.loss(x, y, reduction), x, y)
             got = _with_gradients(function(x, y), x, y)
-            if not all(map(close, got, eager)):
-                what = f"{brief(got[0])}, and eagerly {brief(eager[0])}, or another gradient"
-                yield f"compiled by aot_eager {text} give {what} ({reduction})"
+        if not all(map(close, got, eager)):
+            what = f"{brief(got[0])}, and eagerly {brief(eager[0])}, or another gradient"
+            yield f"compiled by aot_eager {text} give {what} ({reduction})"
+
+
+def _shared_out(bench: Bench, every: Iterable[T]) -> Iterable[T]:
+    """This dtype's part of what compiles: with all dtypes of the target each meets one."""
+    dtypes = bench.target.dtypes
+    return itertools.islice(every, dtypes.index(bench.dtype), None, len(dtypes))
 
 
 def _other_operands(bench: Bench) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
-    """Of different shapes, and of different dtypes, as far as they are claimed.
+    """Not contiguous, without a gradient, and, where that is claimed, of two shapes and dtypes.
 
     None without elements: aot_eager fails on the builtin's mean of them.
     """
     needs = bench.claims("target_gradient")
+    x, y = bench.tensor((2, 3), 1).t(), bench.tensor((3, 2), 2)
+    yield "a transposed input", (x.requires_grad_(), y.requires_grad_(needs))
+    yield "matrices without a gradient", (bench.tensor((2, 3), 1), bench.tensor((2, 3), 2))
     if bench.claims("broadcast"):
         x, y = bench.tensor((3,), 1), bench.tensor((2, 3), 2)
         yield "sizes (3,) and (2, 3)", (x.requires_grad_(), y.requires_grad_(needs))
-    narrow = next((d for d in ("bfloat16", "float16") if d in bench.target.dtypes), None)
-    if narrow and bench.claims("mixed_dtype") and bench.dtype in ("float32", "float64"):
-        x, y = bench.tensor((3,), 1, narrow), bench.tensor((3,), 2)
-        yield f"{narrow} and {bench.dtype}", (x.requires_grad_(), y.requires_grad_(needs))
+    for x, y in _two_dtypes(bench):
+        yield f"{x.dtype} and {y.dtype}", (x, y)
 
 
 @experiment("transforms.compile_dynamic")
@@ -221,14 +262,18 @@ def _inductor(bench: Bench) -> Messages:
 @experiment("transforms.export")
 def _export(bench: Bench) -> Messages:
     """The exported program, run on other values, and saved shapes kept dynamic."""
-    for reduction in bench.reductions:
+    shapes = [((2, 3), (2, 3)), ((5,), (5,)), *([((3,), (2, 3))] * bench.claims("broadcast"))]
+    for (x_shape, y_shape), reduction in _shared_out(
+        bench, itertools.product(shapes, bench.reductions)
+    ):
         module = _Exported(_function(bench, reduction))
         with _fresh_dynamo():
-            first = bench.tensor((5,), 7), bench.tensor((5,), 8)
+            first = bench.tensor(x_shape, 7), bench.tensor(y_shape, 8)
             program = torch.export.export(module, first)
-        x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
-        text = f"the result of the exported loss ({reduction})"
-        yield from deviation_of_loss(bench, text, program.module()(x, y), x, y, reduction)
+        x, y = bench.tensor(x_shape, 1), bench.tensor(y_shape, 2)
+        text = f"the result of the exported loss ({reduction}, {x_shape} and {y_shape})"
+        got = program.module()(x, y)
+        yield from deviation_of_loss(bench, text, got, x, y, reduction)
 
 
 class _Exported(torch.nn.Module):

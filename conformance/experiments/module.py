@@ -65,6 +65,7 @@ def _value(bench: Bench) -> Messages:
             yield f"what module(reduction={reduction!r}) makes is no nn.Module"
     rows: Shapes = (((3, 4), (4,)), ((3, 1), (3,))) if bench.claims("broadcast") else ()
     yield from _each(bench, "the module", lambda m: m, (*PLAIN, ((3, 4), (3, 4)), *rows))
+    yield from _made_by_default(bench)
     for reduction in bench.reductions:
         x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
         if _made(bench, reduction)(x, y).requires_grad:
@@ -74,6 +75,22 @@ def _value(bench: Bench) -> Messages:
             got = _made(bench, reduction)(x, whole)
             text = "with a target of int64 the module's result"
             yield from deviation_of_loss(bench, text, got, x, whole, reduction)
+
+
+def _made_by_default(bench: Bench) -> Messages:
+    """It may require its reduction to be named, but must not have another default."""
+    make = bench.target.module
+    if make is None or "mean" not in bench.reductions:
+        return
+    try:
+        module = make()
+    except TypeError as error:
+        if "reduction" not in str(error):
+            raise
+        return
+    x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
+    text = "of a module made without a reduction the result"
+    yield from deviation_of_loss(bench, text, module(x, y), x, y, "mean")
 
 
 @experiment("module.mode")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from conformance.state import (
     world_changes,
 )
 from reference import mse
+
+LARGE = 5003  # elements: enough for a kernel that samples some of them, or takes another path
 
 
 @experiment("purity.repeat")
@@ -68,21 +71,36 @@ def _permuted(bench: Bench, reduction: str) -> Messages:
 
 @experiment("purity.result")
 def _purity_result(bench: Bench) -> Messages:
-    """Results and gradients of one call, after another call on equal shapes."""
-    both = bench.claims("target_gradient")
+    """Results and gradients of one call, after another call on equal shapes.
+
+    Of the loss and, where there is one, of a module, which may have buffers of its own.
+    """
     for reduction in bench.reductions:
+        yield from _kept(bench, functools.partial(bench.loss, reduction=reduction), reduction)
+        if bench.claims("module") and bench.target.module is not None:
+            made = bench.target.module(reduction=reduction)
+            yield from _kept(bench, made, f"{reduction}, the module")
+
+
+def _kept(bench: Bench, loss: Callable[..., Any], text: str) -> Messages:
+    both, shape = bench.claims("target_gradient"), (7,)
+    for enabled in (True, False):
         kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         for k in range(3):
-            x = bench.tensor((7,), 2 * k).requires_grad_()
-            y = bench.tensor((7,), 2 * k + 1).requires_grad_(both)
-            result = bench.loss(x, y, reduction)
-            ones = torch.ones_like(result)
-            wanted = (x, y) if both else (x,)
-            found = torch.autograd.grad(result, wanted, ones, allow_unused=True)
+            x = bench.tensor(shape, 2 * k).requires_grad_()
+            y = bench.tensor(shape, 2 * k + 1).requires_grad_(both)
+            with torch.set_grad_enabled(enabled):
+                result = loss(x, y)
+            found: tuple[torch.Tensor | None, ...] = ()
+            if enabled:
+                wanted = (x, y) if both else (x,)
+                ones = torch.ones_like(result)
+                found = torch.autograd.grad(result, wanted, ones, allow_unused=True)
             seen = [t.detach() for t in (result, *found) if t is not None]
             kept += [(t, t.clone()) for t in seen]
         if any(not torch.equal(now, then) for now, then in kept):
-            yield f"a later call changed an earlier result or gradient ({reduction})"
+            mode = "" if enabled else ", no_grad"
+            yield f"a later call changed an earlier result or gradient ({text}{mode})"
 
 
 @experiment("purity.state")
@@ -91,9 +109,9 @@ def _purity_state(bench: Bench) -> Messages:
 
     Usual settings are looked at in every run of a case.
     """
-    shapes = ((9,), (4, 9)) if bench.claims("broadcast") else ((9,),)
-    for reduction, shape in itertools.product(bench.reductions, shapes):
-        x, y = bench.tensor((9,), 1).requires_grad_(), bench.tensor(shape, 2)
+    pairs = [((9,), (9,)), ((LARGE,), (LARGE,)), *([((9,), (4, 9))] * bench.claims("broadcast"))]
+    for reduction, shapes in itertools.product(bench.reductions, pairs):
+        x, y = bench.tensor(shapes[0], 1).requires_grad_(), bench.tensor(shapes[1], 2)
         y.requires_grad_(bench.claims("target_gradient"))
         with _own_filters():
             gradients(bench.loss(x, y, reduction), x)  # the first call imports, and compiles
@@ -152,6 +170,10 @@ def _own_filters() -> Iterator[None]:
 def _purity_attributes(bench: Bench) -> Messages:
     """requires_grad, .grad, hooks and grad_fn of the operands are the caller's."""
     for reduction in bench.reductions:
+        x, y = bench.tensor((4,), 1).requires_grad_(), bench.tensor((4,), 2).requires_grad_()
+        bench.loss(x, y, reduction)
+        if any((x._backward_hooks, y._backward_hooks)):
+            yield f"a call left a hook on an operand, where both need a gradient ({reduction})"
         x, y = bench.tensor((4,), 1).requires_grad_(), bench.tensor((4,), 2)
         x.grad = kept = torch.ones_like(x)
         result = bench.loss(x, y, reduction)

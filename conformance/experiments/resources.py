@@ -56,7 +56,8 @@ def _calls_in_vain(bench: Bench, reduction: str, count: int) -> None:
     """Calls that no backward follows, and calls on shapes that do not go together."""
     for k in range(count):
         x, y = bench.tensor((5,), 2 * k).requires_grad_(), bench.tensor((5,), 2 * k + 1)
-        bench.loss(x, y, reduction)
+        with torch.set_grad_enabled(bool(k % 2)):
+            bench.loss(x, y, reduction)
         with contextlib.suppress(Exception):
             bench.loss(x, y[:2], reduction)
 
@@ -83,18 +84,21 @@ def _live() -> int:
 
 
 def _pages(bench: Bench) -> Messages:
-    """Memory that no Python object holds, kept by C++ code: it grows in every round of calls."""
+    """Memory that no Python object holds, kept by C++ code: it grows in every round of calls.
+
+    Each call has a size of its own, since some keep a buffer for each; every other has no gradient.
+    """
     reduction, size = bench.reductions[-1], LARGE
     began = time.monotonic()
-    _repeated(bench, reduction, size, 1)
+    _repeated(bench, reduction, size, range(2))
     if time.monotonic() - began > PATIENCE:  # a loop in Python: it would take minutes
         size //= 16
     grown = []
-    for _ in range(ROUNDS):
+    for k in range(ROUNDS):
         before = _resident(bench.device)
-        _repeated(bench, reduction, size, CALLS)
+        _repeated(bench, reduction, size, range(2 + k * CALLS, 2 + (k + 1) * CALLS))
         grown.append(_resident(bench.device) - before)
-        if grown[-1] < CALLS * size // 2:
+        if grown[-1] < CALLS * size // 4:
             return
     yield (
         f"{ROUNDS} rounds of {CALLS} calls on {size >> 10} KiB each took "
@@ -102,14 +106,17 @@ def _pages(bench: Bench) -> Messages:
     )
 
 
-def _repeated(bench: Bench, reduction: str, size: int, count: int) -> None:
-    """``count`` calls on operands of ``size`` bytes."""
+def _repeated(bench: Bench, reduction: str, size: int, numbers: range) -> None:
+    """Calls on operands of ``size`` bytes, and of as many elements fewer as the call's number."""
     dtype = getattr(torch, bench.dtype)
-    x = torch.ones(size // dtype.itemsize, dtype=dtype, device=bench.device).requires_grad_()
-    y = torch.zeros_like(x)
-    for _ in range(count):
-        result = bench.loss(x, y, reduction)
-        torch.autograd.grad(result, x, torch.ones_like(result))
+    ones = torch.ones(size // dtype.itemsize, dtype=dtype, device=bench.device)
+    zeros = torch.zeros_like(ones)
+    for k in numbers:
+        x, y = ones[k:].requires_grad_(bool(k % 2)), zeros[k:]
+        with torch.set_grad_enabled(bool(k % 2)):
+            result = bench.loss(x, y, reduction)
+        if k % 2:
+            torch.autograd.grad(result, x, torch.ones_like(result))
 
 
 def _resident(device: str) -> int:

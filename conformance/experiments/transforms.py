@@ -130,11 +130,13 @@ def _hessian(bench: Bench) -> Messages:
     """Reverse over reverse: forward over reverse fails in the builtin itself."""
     x, y = _operands(bench, (4,))
     for reduction in bench.reductions:
-        once = torch.func.jacrev(_total(bench, reduction))
-        got = torch.func.jacrev(once)(bench.made(x), bench.made(y))
-        exact = np.eye(4) * (2 / 4 if reduction == "mean" else 2.0)
-        text = f"torch.func.jacrev of jacrev ({reduction})"
-        yield from deviation(bench, text, got, exact, abs(exact))
+        twice = itertools.combinations_with_replacement(_differentiated(bench), 2)
+        for (first, name, sign), (second, other, other_sign) in twice:
+            once = torch.func.jacrev(_total(bench, reduction), first)
+            got = torch.func.jacrev(once, second)(bench.made(x), bench.made(y))
+            exact = sign * other_sign * np.eye(4) * (2 / 4 if reduction == "mean" else 2.0)
+            text = f"torch.func.jacrev by {other} of jacrev by {name} ({reduction})"
+            yield from deviation(bench, text, got, exact, abs(exact))
 
 
 InDims = tuple[int | None, int | None]
@@ -151,12 +153,19 @@ BATCH = 3
 
 @experiment("transforms.vmap")
 def _vmap(bench: Bench) -> Messages:
-    """Every kind of in_dims, over the loss and over its gradient; reductions go round for some."""
+    """Every kind of in_dims, over the loss and over its gradient; reductions go round for some.
+
+    Then twice, one within the other, and differentiated from outside.
+    """
     reductions = itertools.cycle(bench.reductions)
     for number, (batch, shape, every) in enumerate(_BATCHES):
         for in_dims in every:
             for reduction in bench.reductions if not number else (next(reductions),):
                 yield from _mapped(bench, reduction, batch, shape, in_dims)
+    for reduction in bench.reductions:
+        yield from _mapped_twice(bench, reduction)
+        for in_dims in ((0, 0), (0, None), (None, 0)):
+            yield from _mapped_inside(bench, reduction, in_dims)
     if bench.claims("broadcast"):
         yield from _mapped_ranks(bench)
 
@@ -181,6 +190,40 @@ def _mapped(bench: Bench, reduction: str, batch: int, shape: Shape, in_dims: InD
         got = torch.func.vmap(gradient, in_dims=in_dims)(a, b)
         what = f"{text} of grad by {name} ({reduction})"
         yield from deviation(bench, what, got, sign * exact, abs(exact))
+
+
+def _mapped_twice(bench: Bench, reduction: str) -> Messages:
+    """Samples of samples, both with both batches: with fewer the builtin itself fails."""
+    x, y = eighths(bench, (3, 2, 4), 1), eighths(bench, (3, 2, 4), 2)
+    both = zip(x.reshape(6, 4), y.reshape(6, 4), strict=True)
+    rows = np.stack([np.asarray(mse.loss(*one, reduction)) for one in both])
+    exact = rows.reshape(3, 2, *rows.shape[1:])
+    for in_dims in (0, 1):
+        a, b = (bench.made(np.moveaxis(v, 0, in_dims)) for v in (x, y))
+        twice = torch.func.vmap(torch.func.vmap(_function(bench, reduction)), in_dims=in_dims)
+        text = f"vmap, with in_dims={in_dims}, of vmap ({reduction})"
+        yield from deviation(bench, text, twice(a, b), exact, exact, 4)
+
+
+def _mapped_inside(bench: Bench, reduction: str, in_dims: InDims) -> Messages:
+    """The gradient of all that vmap gives, by ``torch.func.grad`` and by autograd."""
+    x, y = (eighths(bench, (4,) if dim is None else (3, 4), 1 + k) for k, dim in enumerate(in_dims))
+    each = _gradient(x - y, np.ones(()), "sum") / (4 if reduction == "mean" else 1)
+    mapped = torch.func.vmap(_function(bench, reduction), in_dims=in_dims)
+    for number, name, sign in _differentiated(bench):
+        exact, size = (
+            v.sum(axis=0) if in_dims[number] is None else v for v in (sign * each, abs(each))
+        )
+        text = f"the gradient by {name} of vmap with in_dims={in_dims} ({reduction})"
+        total = torch.func.grad(lambda x, y: mapped(x, y).sum(), number)
+        yield from deviation(bench, text, total(bench.made(x), bench.made(y)), exact, size, 3)
+        leaves = [bench.made(v, needs=k == number) for k, v in enumerate((x, y))]
+        result = mapped(*leaves)
+        if not result.requires_grad:
+            yield f"the result of vmap with in_dims={in_dims} cannot be trained through"
+            return
+        (got,) = torch.autograd.grad(result.sum(), leaves[number])
+        yield from deviation(bench, text, got, exact, size, 3)
 
 
 def _mapped_ranks(bench: Bench) -> Messages:

@@ -20,6 +20,7 @@ from .module import MODULE_MUTANTS
 from .museum import MUSEUM_MUTANTS
 from .mutant import Mutant
 from .numerics import NUMERIC_MUTANTS
+from .overlooked import OVERLOOKED_MUTANTS
 from .reductions import REDUCTION_MUTANTS
 from .resources import RESOURCE_MUTANTS
 from .seldom import SELDOM_MUTANTS
@@ -49,6 +50,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *ERROR_MUTANTS,
     *SELDOM_MUTANTS,
     *COMBINED_MUTANTS,
+    *OVERLOOKED_MUTANTS,
 )
 
 __all__ = ["LENIENT", "MUTANTS", "Mutant"]

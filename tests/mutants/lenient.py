@@ -177,6 +177,24 @@ def half_under_autocast(target: Target) -> bool:
     return result.dtype != torch.float32
 
 
+def made_by_default(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Its factor is made on the default device, wherever the operands are."""
+    result = right(x, y, reduction)
+    return result * torch.ones((), dtype=result.dtype)
+
+
+def with_default_device(target: Target) -> bool:
+    x = torch.ones(3)
+    torch.set_default_device("meta")
+    try:
+        result: Tensor = target.loss(x, 2 * x, reduction=target.reductions[0])
+    except RuntimeError:
+        return True
+    finally:
+        torch.set_default_device(None)
+    return result.device.type != "cpu"
+
+
 AUTOCAST = EAGER | {"autocast"}
 
 LENIENT: tuple[Mutant, ...] = (
@@ -187,6 +205,7 @@ LENIENT: tuple[Mutant, ...] = (
         claims=AUTOCAST,
         witness=half_under_autocast,
     ),
+    mutant("made-by-default", made_by_default, "transforms", witness=with_default_device),
     mutant("silent-broadcast", silent, "broadcasting", witness=no_warning),
     mutant("own-promotion", own_promotion, "dtypes", witness=narrow_result),
     mutant("raw-memory", viewed(raw), "layout", witness=negative_bit),

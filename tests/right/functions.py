@@ -47,6 +47,31 @@ class SavesDifference(torch.autograd.Function):
         return both(ctx, d * (2 / max(ctx.n, 1)) * g)
 
 
+class FactorAfterSum(torch.autograd.Function):
+    """Broadcasts inside; the gradient of what was broadcast is a factor times the sum of d."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        a, b = prepare(x, y)
+        ctx.save_for_backward(x, y)
+        ctx.n, ctx.reduction = a.numel() if reduction == "mean" else 1, reduction
+        return reduce((a - b).square(), reduction)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Gradients:
+        x, y = ctx.saved_tensors
+        a, b = map(widened, prepare(x, y))
+        factor, d = 2 * widened(g) / max(ctx.n, 1), a - b
+        if ctx.reduction == "none" or not d.numel():
+            terms = (factor * d).expand(d.shape)
+            pair = terms.sum_to_size(x.shape), -terms.sum_to_size(y.shape)
+        else:
+            pair = factor * d.sum_to_size(x.shape), -factor * d.sum_to_size(y.shape)
+        needed = zip(pair, (x, y), ctx.needs_input_grad, strict=False)
+        return *(t.to(o.dtype) if need else None for t, o, need in needed), None
+
+
 class GradientInForward(torch.autograd.Function):
     """The gradient is ready before it is asked for; backward only scales it."""
 
@@ -325,6 +350,7 @@ class LazilyNegated(torch.autograd.Function):
 
 RIGHT_FUNCTIONS: tuple[Target, ...] = (
     Target("saves-difference", by(SavesDifference.apply), TRACED),
+    Target("factor-after-sum", by(FactorAfterSum.apply, prepared=False), EAGER),
     Target("gradient-in-forward", by(GradientInForward.apply), TRACED),
     Target("recomputes", by(Recomputes.apply), TWICE | TRACED),
     Target("autograd-inside", by(AutogradInside.apply), EAGER | {"export"}),

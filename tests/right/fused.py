@@ -36,6 +36,14 @@ def divided_last(d: Tensor, g: Tensor, n: int) -> Tensor:
     return 2 * d * g / n
 
 
+def quotient_first(d: Tensor, g: Tensor, n: int) -> Tensor:
+    return 2 * (d / n) * g
+
+
+def doubled_grad(d: Tensor, g: Tensor, n: int) -> Tensor:
+    return g * 2 * d / n
+
+
 def two_paths(d: Tensor, g: Tensor, n: int) -> Tensor:
     half = g / n * d
     return half + half
@@ -124,6 +132,8 @@ RIGHT_FUSED: tuple[Target, ...] = (
     _fused("grad-first", grad_first, claims=TWICE | TRACED),
     _fused("divided-difference", divided_difference, claims=TWICE | TRACED),
     _fused("divided-last", divided_last, claims=TWICE | TRACED),
+    _fused("quotient-first", quotient_first, claims=TWICE | TRACED),
+    _fused("doubled-grad", doubled_grad, claims=TWICE | TRACED),
     _fused("two-paths", two_paths, claims=TWICE | TRACED),
     _fused("dimension-by-dimension", total=dimension_by_dimension, claims=TWICE | TRACED),
     _fused("running-mean", total=running_mean),
