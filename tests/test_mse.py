@@ -532,3 +532,22 @@ def test_specials_go_through_loss_and_gradient_as_in_ieee(
         certain_nan = np.isnan(np.stack(results)).all(axis=0)
         for infinity in (math.inf, -math.inf):
             assert not (gradient.contains(np.full(2, infinity)) & certain_nan).any()
+
+
+@pytest.mark.parametrize(
+    ("y", "g", "permitted"),
+    [
+        ((2.0, -3.0), math.inf, [math.inf]),
+        ((2.0, 3.0), math.inf, [-math.inf]),
+        ((0.0, 2.0), math.inf, [math.nan, math.inf, -math.inf]),  # a sum of 0, as rounded
+        ((2.0, -3.0), math.nan, [math.nan]),
+    ],
+)
+def test_a_factor_that_is_no_number_may_follow_the_sum(
+    y: tuple[float, float], g: float, permitted: list[float]
+) -> None:
+    e, f, w = enclose(BINARY32, np.ones(1), np.array(y), np.array(g))
+    found = mse.permitted_with_factor(e - f, w, (1,), BINARY32)
+    for probe in (math.inf, -math.inf, math.nan, 0.0, 6.0):
+        wanted = any(probe == v or (v != v and probe != probe) for v in permitted)
+        assert bool(found.contains(np.full(1, probe)).all()) == wanted, probe
