@@ -25,8 +25,9 @@ PATIENCE = 1.0  # seconds for a call on it
 @experiment("resources.memory")
 def _memory(bench: Bench) -> Messages:
     """Tensors that live on after calls on ever new operands: Python's, then the process's pages."""
-    for reduction in bench.reductions:
+    for reduction in bench.reductions:  # what compiles keeps something of the first of each kind
         _calls(bench, reduction, 4, (5,))
+        _calls_in_vain(bench, reduction, 4)
     gc.freeze()  # what is there now: only what comes after is looked at, and quickly
     try:
         for reduction in bench.reductions:
