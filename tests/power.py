@@ -27,6 +27,7 @@ from conformance.clauses import BY_ID, CLAUSES
 from conformance.merging import conclude, merged
 from conformance.plans import (
     BY_DYNAMO,
+    EXPERIMENT_SHARDS,
     PROFILES,
     REPEATS,
     Profile,
@@ -104,10 +105,17 @@ def early(target: Target, task: Task) -> Trial:
 def _shards(target: Target, profile: Profile, task: Task) -> list[Shard]:
     if profile.name == "release":
         return experiment_shards("release")[-1:]
-    shards = plan(target, profile)
-    if task.in_order or not FAMILIES[task.name] & EXPERIMENTAL:
+    shards, families = plan(target, profile), FAMILIES[task.name]
+    if task.in_order or not families & EXPERIMENTAL:
         return shards
-    return sorted(shards, key=lambda shard: shard.phase != "experiments")
+
+    def place(shard: Shard) -> int:
+        """Its own experiments, then the others, then the cases."""
+        if shard.phase != "experiments":
+            return 2
+        return 0 if families.intersection(EXPERIMENT_SHARDS[shard.index][1]) else 1
+
+    return sorted(shards, key=place)
 
 
 def whole(target: Target, task: Task) -> Trial:
