@@ -12,6 +12,7 @@ from targets import DROP_IN
 from targets.operands import check_reduction, prepare
 
 WIDE = ("float64", "float32")
+WITHIN_FLOAT64 = ("float32", "float16", "bfloat16")
 # A formula on the bare operands keeps halves under autocast, and may pass integers through.
 FORMULA = DROP_IN - {"autocast"}
 # A Function without vmap and jvp, or Python code that looks at sizes.

@@ -16,7 +16,17 @@ from torch.autograd.function import once_differentiable
 from targets import Target
 from targets.operands import prepare
 
-from .common import EAGER, TRACED, TRANSFORMED, TWICE, WIDE, by, reduce, widened
+from .common import (
+    EAGER,
+    TRACED,
+    TRANSFORMED,
+    TWICE,
+    WIDE,
+    WITHIN_FLOAT64,
+    by,
+    reduce,
+    widened,
+)
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -48,7 +58,10 @@ class SavesDifference(torch.autograd.Function):
 
 
 class FactorAfterSum(torch.autograd.Function):
-    """Broadcasts inside; the gradient of what was broadcast is a factor times the sum of d."""
+    """Broadcasts inside; the gradient of what was broadcast is a factor times the sum of d.
+
+    In float64, in which that sum does not overflow: not for float64 itself.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
@@ -61,8 +74,8 @@ class FactorAfterSum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> Gradients:
         x, y = ctx.saved_tensors
-        a, b = map(widened, prepare(x, y))
-        factor, d = 2 * widened(g) / max(ctx.n, 1), a - b
+        a, b = (t.double() for t in prepare(x, y))
+        factor, d = 2 * g.double() / max(ctx.n, 1), a - b
         if ctx.reduction == "none" or not d.numel():
             terms = (factor * d).expand(d.shape)
             pair = terms.sum_to_size(x.shape), -terms.sum_to_size(y.shape)
@@ -350,7 +363,9 @@ class LazilyNegated(torch.autograd.Function):
 
 RIGHT_FUNCTIONS: tuple[Target, ...] = (
     Target("saves-difference", by(SavesDifference.apply), TRACED),
-    Target("factor-after-sum", by(FactorAfterSum.apply, prepared=False), EAGER),
+    Target(
+        "factor-after-sum", by(FactorAfterSum.apply, prepared=False), EAGER, dtypes=WITHIN_FLOAT64
+    ),
     Target("gradient-in-forward", by(GradientInForward.apply), TRACED),
     Target("recomputes", by(Recomputes.apply), TWICE | TRACED),
     Target("autograd-inside", by(AutogradInside.apply), EAGER | {"export"}),
