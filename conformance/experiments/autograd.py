@@ -23,6 +23,7 @@ from conformance.experiments.bench import (
     eighths,
     experiment,
     gradients,
+    two_dtypes,
 )
 from reference import mse
 from reference.formats import Floats
@@ -269,7 +270,7 @@ def _double_backward(bench: Bench) -> Messages:
             yield from _second(bench, reduction, ((2, 3), (2, 3)), "operands", (name,))
         if bench.claims("target_gradient"):
             yield from _of_itself(bench, reduction)
-        for kinds in _two_dtypes(bench):
+        for kinds in two_dtypes(bench):
             yield from _second_of_two_dtypes(bench, kinds, reduction, names)
 
 
@@ -293,16 +294,6 @@ def _of_itself(bench: Bench, reduction: str) -> Messages:
     if second is not None:
         text = f"the second derivative of the loss of a tensor and itself ({reduction})"
         yield from deviation(bench, text, second, np.zeros(5), 4 * abs(w))
-
-
-def _two_dtypes(bench: Bench) -> list[tuple[str, str]]:
-    """This dtype with a narrower one that is claimed, and the other way round."""
-    narrow = next((d for d in ("bfloat16", "float16") if d in bench.target.dtypes), None)
-    if not narrow or bench.dtype == narrow or not bench.claims("mixed_dtype"):
-        return []
-    if bench.dtype not in ("float32", "float64"):
-        return []
-    return [(narrow, bench.dtype), (bench.dtype, narrow)]
 
 
 def _second_of_two_dtypes(

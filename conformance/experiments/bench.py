@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from conformance.checks import number
-from conformance.clauses import BY_ID
+from conformance.clauses import BY_ID, WIDER
 from conformance.observation import text_of
 from conformance.plans import derive
 from conformance.state import Settings
@@ -139,6 +139,14 @@ def deviation_of_loss(
     """A message where ``got`` is not the loss of ``x`` and ``y``, of one shape."""
     exact = np.asarray(mse.loss(to_numpy(x), to_numpy(y), reduction))
     yield from deviation(bench, what, got, exact, exact, x.numel())
+
+
+def two_dtypes(bench: Bench) -> list[tuple[str, str]]:
+    """This dtype after a narrower one, and before it; none where such pairs are not claimed."""
+    narrow = next((d for d in ("bfloat16", "float16") if d in bench.target.dtypes), None)
+    if not narrow or bench.dtype not in WIDER or not bench.claims("mixed_dtype"):
+        return []
+    return [(narrow, bench.dtype), (bench.dtype, narrow)]
 
 
 def eighths(bench: Bench, shape: Shape, index: int) -> Floats:

@@ -23,6 +23,7 @@ from conformance.experiments.bench import (
     deviation_of_loss,
     experiment,
     gradients,
+    two_dtypes,
 )
 
 Graph = Callable[..., Any]
@@ -62,22 +63,16 @@ def _deterministic_mode(bench: Bench) -> Messages:
 @experiment("transforms.default_device")
 def _default_device(bench: Bench) -> Messages:
     """The meta device, which every build has: a constant that is made there has no number."""
-    device = torch.get_default_device()
     for reduction in bench.reductions:
         x, y = _operands(bench, 5)
         plainly = _with_gradients(bench.loss(x, y, reduction), x, y)
-        torch.set_default_device("meta")
-        try:
+        with torch.device("meta"):
             result = bench.loss(x, y, reduction)
-            if result.device != x.device:
-                yield f"with meta as the default device the result is on {result.device}"
-                return
-            ones = torch.ones_like(result)
-            needing = [t for t in (x, y) if t.requires_grad]
-            got = (result, *torch.autograd.grad(result, needing, ones))
-        finally:
-            torch.set_default_device(None if device.type == "cpu" else device)
-        if not all(map(close, got, plainly)):
+            here = result.device == x.device
+            got = _with_gradients(result, x, y) if here else ()
+        if not here:
+            yield f"with meta as the default device the result is on {result.device}"
+        elif not all(map(close, got, plainly)):
             yield f"with meta as the default device result or gradient is another ({reduction})"
 
 
@@ -107,7 +102,7 @@ def _autocast_dtype(bench: Bench) -> Messages:
 def _under_autocast(bench: Bench) -> Iterator[tuple[str, str, tuple[Tensor, Tensor], Tensor]]:
     """In words, the reduction, the operands and the result; for each dtype to which it casts."""
     kind = torch.device(bench.device).type
-    pairs = [_operands(bench, 5), _operands(bench, 3, 30), *_two_dtypes(bench)]
+    pairs = [_operands(bench, 5), _operands(bench, 3, 30), *_of_two_dtypes(bench)]
     for reduction, operands in itertools.product(bench.reductions, pairs):
         for dtype in AUTOCAST.get(kind, (torch.bfloat16,)):
             with torch.autocast(kind, dtype=dtype):
@@ -117,13 +112,11 @@ def _under_autocast(bench: Bench) -> Iterator[tuple[str, str, tuple[Tensor, Tens
             yield text, reduction, operands, got
 
 
-def _two_dtypes(bench: Bench) -> Iterator[tuple[Tensor, Tensor]]:
+def _of_two_dtypes(bench: Bench) -> Iterator[tuple[Tensor, Tensor]]:
     """A model's output in half and a target that is not, and the other way round."""
-    narrow = next((d for d in ("bfloat16", "float16") if d in bench.target.dtypes), None)
-    if narrow and bench.claims("mixed_dtype") and bench.dtype in ("float32", "float64"):
-        for kinds in ((narrow, bench.dtype), (bench.dtype, narrow)):
-            x, y = (bench.tensor((5,), k, kind) for k, kind in enumerate(kinds, 1))
-            yield x.requires_grad_(), y.requires_grad_(bench.claims("target_gradient"))
+    for kinds in two_dtypes(bench):
+        x, y = (bench.tensor((5,), k, kind) for k, kind in enumerate(kinds, 1))
+        yield x.requires_grad_(), y.requires_grad_(bench.claims("target_gradient"))
 
 
 def _wide(bench: Bench) -> torch.dtype:
@@ -242,7 +235,7 @@ def _other_operands(bench: Bench) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]
     if bench.claims("broadcast"):
         x, y = bench.tensor((3,), 1), bench.tensor((2, 3), 2)
         yield "sizes (3,) and (2, 3)", (x.requires_grad_(), y.requires_grad_(needs))
-    for x, y in _two_dtypes(bench):
+    for x, y in _of_two_dtypes(bench):
         yield f"{x.dtype} and {y.dtype}", (x, y)
 
 

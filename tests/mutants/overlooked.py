@@ -15,11 +15,12 @@ import torch.autograd.forward_ad as fwad
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from targets.operands import check_reduction, prepare
+from targets.module import MSE
+from targets.operands import prepare
 
 from .module import module_mutant
 from .mutant import EAGER, Mutant, Witness, by_value, mutant, reduce, right
-from .transforms import FUNCTORCH, squares_by, transforming
+from .transforms import FUNCTORCH, alike, fronted, squares_by, transforming
 from .witnesses import changes, wrong_value
 
 Action = Callable[[Callable[..., Any]], Any]
@@ -315,29 +316,19 @@ class _MappedWithoutGrad(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
-        a, b = (
-            t if dim is None else t.movedim(dim, 0) for t, dim in zip((x, y), in_dims, strict=True)
-        )
         with torch.no_grad():
-            return (a - b).square(), 0
+            return (fronted(x, in_dims[0]) - fronted(y, in_dims[1])).square(), 0
 
 
 class _MappedOnce(_MappedWithoutGrad):
     """Its rule for vmap counts on one level: within another it reduces the wrong dimensions."""
 
     @staticmethod
-    def forward(x: Tensor, y: Tensor) -> Tensor:
-        return (x - y).square()
-
-    @staticmethod
     def vmap(info: Any, in_dims: Any, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
-        a, b = (
-            t if dim is None else t.movedim(dim, 0) for t, dim in zip((x, y), in_dims, strict=True)
-        )
+        s = (fronted(x, in_dims[0]) - fronted(y, in_dims[1])).square()
         internals: Any = torch._C._functorch
-        if internals.is_batchedtensor(a):  # what an outer vmap maps is taken as the sample's
-            return (a - b).square().flip(0), 0
-        return (a - b).square(), 0
+        # What an outer vmap maps is taken as the sample's.
+        return s.flip(0) if internals.is_batchedtensor(s) else s, 0
 
 
 def of_vmap(loss: Callable[..., Any]) -> Tensor:
@@ -600,16 +591,7 @@ def by_beginning(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
 # --- modules
 
 
-class _Module(nn.Module):
-    def __init__(self, reduction: str = "mean") -> None:
-        super().__init__()
-        self.reduction = check_reduction(reduction)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return right(x, y, self.reduction)
-
-
-class SumsByDefault(_Module):
+class SumsByDefault(MSE):
     """A module that is made without a reduction sums."""
 
     def __init__(self, reduction: str = "sum") -> None:
@@ -622,20 +604,19 @@ def default_sums(target: Any) -> bool:
     return float(target.module()(torch.ones(2), torch.zeros(2))) != 1
 
 
-class BufferOfValidation(_Module):
+class BufferOfValidation(MSE):
     """Without gradients the module writes every result into one buffer."""
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__(reduction)
         self.buffer: Tensor | None = None
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        alike = x.shape == y.shape and x.dtype == y.dtype
-        if torch.is_grad_enabled() or not alike or self.reduction != "none":
-            return right(x, y, self.reduction)
-        if self.buffer is None or self.buffer.shape != x.shape or self.buffer.dtype != x.dtype:
-            self.buffer = torch.empty_like(x)
-        return torch.sub(x, y, out=self.buffer).square_()
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or not alike(input, target) or self.reduction != "none":
+            return super().forward(input, target)
+        if self.buffer is None or not alike(self.buffer, input):
+            self.buffer = torch.empty_like(input)
+        return torch.sub(input, target, out=self.buffer).square_()
 
 
 def validation_overwrites(target: Any) -> bool:
