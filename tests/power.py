@@ -91,10 +91,12 @@ def trial(task: Task) -> Trial:
 
 
 def early(target: Target, task: Task) -> Trial:
-    """Up to the first failing must clause: in profile quick, then default, then release's own."""
-    start = time.perf_counter()
+    """Up to the first failing must clause: in profile quick, then what default and release add."""
+    start, done = time.perf_counter(), set[Shard]()
     for profile in (PROFILES["quick"], PROFILES["default"], PROFILES["release"]):
-        for result in results_of(target, task.seed, profile, _shards(target, profile, task)):
+        shards = [shard for shard in _shards(target, profile, task) if shard not in done]
+        done.update(shard for shard in shards if shard.phase not in BY_PROFILE)
+        for result in results_of(target, task.seed, profile, shards):
             must = _broken(result, "must")
             if must:
                 first = time.perf_counter() - start
@@ -106,16 +108,16 @@ def _shards(target: Target, profile: Profile, task: Task) -> list[Shard]:
     if profile.name == "release":
         return experiment_shards("release")[-1:]
     shards, families = plan(target, profile), FAMILIES[task.name]
-    if task.in_order or not families & EXPERIMENTAL:
-        return shards
 
     def place(shard: Shard) -> int:
-        """Its own experiments, then the others, then the cases."""
+        """Its own experiments, then the others, then the cases; all examples where it has none."""
+        if not families & EXPERIMENTAL:
+            return 0 if shard.phase == "examples" else 1
         if shard.phase != "experiments":
             return 2
         return 0 if families.intersection(EXPERIMENT_SHARDS[shard.index][1]) else 1
 
-    return sorted(shards, key=place)
+    return shards if task.in_order else sorted(shards, key=place)
 
 
 def whole(target: Target, task: Task) -> Trial:
@@ -158,6 +160,7 @@ def whole(target: Target, task: Task) -> Trial:
 FAMILIES = {m.target.name: m.families for m in MUTANTS}
 EXPERIMENTAL = {*BY_DYNAMO, *REPEATS}
 COMBINED = ("pairs", "fuzz")
+BY_PROFILE = (*COMBINED, "scale")  # the phases whose shards differ with the profile
 MUTANT_NAMES = frozenset(FAMILIES)
 
 

@@ -51,7 +51,11 @@ def test_the_suite_is_installed(tmp_path: Path) -> None:
 
 
 def test_a_broken_loss_fails_the_job_with_annotations_and_a_summary(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text("def loss(x, y, reduction='mean'): return (x - y).sum()\n")
+    (tmp_path / "mine.py").write_text(
+        "import torch.nn.functional as F\n"
+        "def loss(x, y, reduction='mean'):\n"
+        "    return F.mse_loss(x, y, reduction=reduction) * (2 if reduction == 'sum' else 1)\n"
+    )
     page = tmp_path / "page.md"
     done = run("Judge", tmp_path, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(page))
     assert done.returncode == 1

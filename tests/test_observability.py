@@ -69,10 +69,10 @@ def test_every_case_is_written_down_the_same_with_any_number_of_jobs(tmp_path: P
 
 def test_a_case_that_deviates_and_one_that_is_left_out_say_so(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "import os\n"
+        "import os, torch\n"
         "import torch.nn.functional as F\n"
         "def loss(x, y, reduction='mean'):\n"
-        "    if x.numel() == 3 and x.dim() == 1 and reduction == 'sum': os._exit(9)\n"
+        "    if (x.shape, x.dtype, reduction) == ((3,), torch.float16, 'sum'): os._exit(9)\n"
         "    return F.mse_loss(x, y, reduction=reduction) * (2 if reduction == 'mean' else 1)\n"
     )
     check(tmp_path, "mine.py:loss", "--report", "out", "--observe", "--clause", "value.*")

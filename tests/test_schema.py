@@ -88,9 +88,9 @@ def test_verdicts_conform_to_it(name: str) -> None:
 
 def test_a_crash_an_incomplete_and_a_waived_verdict_conform_to_it(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
-        "import os\nimport torch.nn.functional as F\n"
+        "import os, torch\nimport torch.nn.functional as F\n"
         "def crashing(x, y, reduction='mean'):\n"
-        "    if x.dim() == 2: os._exit(9)\n"
+        "    if (x.shape, x.dtype) == ((2, 3), torch.float32): os._exit(9)\n"
         "    return F.mse_loss(x, y, reduction=reduction)\n"
         "def halved(x, y, reduction='mean'):\n"
         "    return F.mse_loss(x, y, reduction=reduction) / 2\n"

@@ -1,9 +1,11 @@
 // The mean squared error as C++ operators for the CPU, of operands of one shape and dtype.
 #include <ATen/AccumulateType.h>
-#include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
 namespace {
@@ -51,7 +53,7 @@ at::Tensor mse(const at::Tensor& input, const at::Tensor& target, c10::string_vi
         } else {
             using Acc = at::acc_type<scalar_t, false>;  // double for float: no overflow, no drift
             at::Tensor sum = block_sums<scalar_t, Acc>(a, b, x).sum();
-            out = (reduction == "mean" ? sum / static_cast<double>(n) : sum).to(x.scalar_type());
+            out = (reduction == "mean" ? sum.div(n) : sum).to(x.scalar_type());
         }
     });
     return out;
