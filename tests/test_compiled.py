@@ -109,7 +109,8 @@ def edited(source: Path, edits: list[tuple[str, str]], folder: Path) -> Path:
 
 
 def check(target: str, *more: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "conformance", "check", "--profile", "quick", target]
+    common = ["--profile", "quick", "--jobs", "1"]
+    command = [sys.executable, "-m", "conformance", "check", *common, target]
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [*command, *more],

@@ -92,11 +92,11 @@ def _dtypes_unsupported(bench: Bench) -> Messages:
     """Pairs that the builtin refuses, and rare ones: raise, or be exactly right."""
     for (*kinds, values), reduction in itertools.product(_PAIRS, bench.reductions):
         x, y = (_of_kind(bench, kind, v) for kind, v in zip(kinds, values, strict=True))
+        exact = (_complex(x) - _complex(y)) ** 2
         try:
             result = bench.loss(x, y, reduction)
         except Exception:
             continue
-        exact = (_complex(x) - _complex(y)) ** 2
         wanted = {"none": exact, "sum": exact.sum(), "mean": exact.mean()}[reduction]
         if not isinstance(result, torch.Tensor) or not np.array_equal(_complex(result), wanted):
             text = f"operands of {x.dtype} and {y.dtype} ({reduction})"

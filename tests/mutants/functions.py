@@ -174,6 +174,11 @@ def negative_lost(d: Tensor, g: Tensor, scale: float) -> Tensor:
     return right_rule(d.masked_fill(d < 0, 0), g, scale)
 
 
+def skips_at_overflow(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """No gradient where the sum of squares overflows, as loss scaling skips such a step."""
+    return torch.where(d.square().sum().isinf(), 0, right_rule(d, g, scale))
+
+
 def zero_at_overflow(d: Tensor, g: Tensor, scale: float) -> Tensor:
     """Where the square overflows there is no gradient."""
     gradient = right_rule(d, g, scale)
@@ -349,6 +354,7 @@ FUNCTION_MUTANTS: tuple[Mutant, ...] = (
     mutant("clamps-inf", by_rule(clamps_inf), "gradient"),
     mutant("clips", by_rule(clips), "gradient"),
     mutant("gradient-negative-lost", by_rule(negative_lost), "gradient"),
+    mutant("skips-at-overflow", by_rule(skips_at_overflow), "gradient"),
     mutant("gradient-zero-at-overflow", by_rule(zero_at_overflow), "gradient"),
     mutant("target-sign", by_rule(right_rule, wrong_sign), "gradient"),
     mutant("target-detached", target_detached, "gradient"),

@@ -227,7 +227,7 @@ def result_in_input(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """Without a reduction, writes the result over a dense input and returns a view of it."""
     honest = right(x.clone(), y.clone(), reduction)
     alike = honest.shape == x.shape and honest.dtype == x.dtype and x.is_contiguous()
-    if reduction == "none" and alike:
+    if reduction == "none" and alike and x.is_floating_point():
         x.data.copy_(honest.detach())
         return with_value(honest, x)
     return honest
