@@ -2,6 +2,7 @@
 
 import sys
 
+import tests.warm  # noqa: F401  first: what forks must have no thread, and the bank computes
 from tests import causes, comparison, pages, power, scripts
 
 CAMPAIGNS = {

@@ -339,7 +339,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if len(BANK) < len(MUTANTS) + len(RIGHT):
         parser.error("two implementations have one name: their trials would be taken for another's")
-    torch.set_num_threads(1)  # before the first fork
     methods = [m for m in METHODS if m.name in options.methods]
     names = [*sample([*BROKEN], options.limit), *sample([*SOUND], options.limit)]
     text = report(methods, measure(methods, names, options.jobs), options.jobs)

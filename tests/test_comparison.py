@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,6 +25,20 @@ def meddling(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     torch.set_default_dtype(torch.float64)
     F.mse_loss = torch.allclose = lambda *_, **__: True  # type: ignore[assignment]
     raise SystemExit
+
+
+THREADS = """
+import os, numpy, torch
+before = os.listdir("/proc/self/task")
+import tests.__main__
+assert len(os.listdir("/proc/self/task")) == len(before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_importing_the_campaigns_starts_no_thread() -> None:
+    """What is forked from a process with OpenMP's threads waits for them for ever."""
+    subprocess.run([sys.executable, "-c", THREADS], cwd=Path(__file__).parents[1], check=True)
 
 
 HALVED = by_rule(lambda d, g, scale: d * scale * g / 2)
