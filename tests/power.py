@@ -52,7 +52,8 @@ class Trial:
     """What the suite made of one implementation. Sent between processes, so plain data.
 
     ``broken``: the clauses that failed, of level must and should. ``first``: seconds until the
-    first failing must clause. ``missing``: rows without evidence. ``profile``: how far it went.
+    first failing must clause. ``missing``: rows without evidence, but for those that are too large
+    here. ``profile``: how far it went.
     """
 
     name: str
@@ -152,7 +153,7 @@ def whole(target: Target, task: Task) -> Trial:
         first,
         _broken(total, "must"),
         _broken(total, "should"),
-        tuple(f"{row.id} {row.dtype}" for row in verdict.missing),
+        tuple(f"{row.id} {row.dtype}" for row in verdict.missing if row.id not in TOO_LARGE),
         tuple(messages),
     )
 
