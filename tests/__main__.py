@@ -2,7 +2,7 @@
 
 import sys
 
-import tests.warm  # noqa: F401  first: what forks must have no thread, and the bank computes
+import tests.warm  # noqa: F401  first: the bank computes as it is imported
 from tests import causes, comparison, pages, power, scripts
 
 CAMPAIGNS = {

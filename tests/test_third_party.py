@@ -77,6 +77,7 @@ class Package:
 
     def install(self, defect: str = "") -> None:
         (self.folder / "strange_losses.py").write_text(SOURCE.format(defect=defect))
+        (self.folder / "conformance.toml").write_text(GATE)
         self.python(
             "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade",
             "--target", str(self.site), str(self.folder),
@@ -109,7 +110,6 @@ def test_a_right_loss_is_found_judged_tested_and_accepted(package: Package) -> N
     checked = package.run("check", "strange", "--report", "out")
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "strange CONFORMS" in checked.stdout
-    (package.folder / "conformance.toml").write_text(GATE)
     gated = package.run("gate", "out/strange/verdict.json")
     assert gated.returncode == 0, gated.stdout
     tested = package.pytest("-n", "2")
@@ -123,7 +123,6 @@ def test_a_right_loss_is_found_judged_tested_and_accepted(package: Package) -> N
 def test_a_broken_loss_is_refused_everywhere(package: Package) -> None:
     package.install()
     package.run("check", "strange", "--profile", "quick", "--report", "out")
-    (package.folder / "conformance.toml").write_text(GATE)
     package.install(" * (1 + 1e-4)")
     changed = package.run("gate", "out/strange/verdict.json")
     assert changed.returncode == 1

@@ -1,4 +1,4 @@
-"""For the process that trials are forked from: what torch loads at first use is loaded here.
+"""For every process that trials are forked from: what torch loads at first use is loaded here.
 
 Imported first there: a thread of torch's that runs when it forks is waited for in vain ever after.
 """
