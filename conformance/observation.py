@@ -151,6 +151,13 @@ def _seen(tensor: torch.Tensor) -> Seen:
 
 
 def text_of(error: BaseException) -> str:
-    """The exception's type and the first line of its message."""
+    """The exception's type and the first line of its message; where that announces more, the last.
+
+    A compiler's message begins with a place and a colon, and ends with the reason.
+    """
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    announces = lines[0].endswith(":") and len(lines) > 1
+    reason = f" {lines[-1].strip()}" if announces else ""
+    return f"{type(error).__name__}: {lines[0]}{reason}"

@@ -272,11 +272,18 @@ def _write(wanted: dict[str, Any]) -> None:
             setting.write(wanted[setting.name])
 
 
+def _numpy_random() -> dict[str, Any]:
+    """NumPy's random state, with bytes for the array in it, so that states compare."""
+    state = dict(np.random.get_state(legacy=False))
+    words = {k: bytes(v) if isinstance(v, np.ndarray) else v for k, v in state["state"].items()}
+    return state | {"state": words}
+
+
 def world() -> dict[str, Any]:
     """What is too dear to look at after every call: random states, filters, settings."""
     return {
         "torch's random state": bytes(torch.get_rng_state().numpy()),
-        "numpy's random state": repr(np.random.get_state(legacy=False)),
+        "numpy's random state": _numpy_random(),
         "Python's random state": random.getstate(),
         "the warning filters": tuple(warnings.filters),
         **{setting.name: setting.read() for setting in _WORLD},

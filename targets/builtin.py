@@ -14,6 +14,8 @@ def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> 
     return result
 
 
+# Before torch 2.12 the backward of torch's own raises for operands of two dtypes.
+BUILTIN_CLAIMS = CLAIMS if torch.__version__ >= "2.12" else CLAIMS - {"mixed_dtype"}
 BUILTIN = register(
-    Target("builtin", loss, CLAIMS, summary="torch.nn.MSELoss", module=torch.nn.MSELoss)
+    Target("builtin", loss, BUILTIN_CLAIMS, summary="torch.nn.MSELoss", module=torch.nn.MSELoss)
 )

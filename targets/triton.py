@@ -26,7 +26,7 @@ LANES = 1024
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def square(x_ptr: Any, y_ptr: Any, out_ptr: Any, n: Any, wide: tl.constexpr, block: tl.constexpr):  # type: ignore[no-untyped-def]
+def square(x_ptr, y_ptr, out_ptr, n, wide: tl.constexpr, block: tl.constexpr):  # type: ignore[no-untyped-def]
     """out = (x - y)², of one block."""
     i = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     inside = i < n
@@ -36,7 +36,7 @@ def square(x_ptr: Any, y_ptr: Any, out_ptr: Any, n: Any, wide: tl.constexpr, blo
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def sum_squares(x_ptr: Any, y_ptr: Any, sums: Any, n: Any, wide: tl.constexpr, block: tl.constexpr):  # type: ignore[no-untyped-def]
+def sum_squares(x_ptr, y_ptr, sums, n, wide: tl.constexpr, block: tl.constexpr):  # type: ignore[no-untyped-def]
     """The sum of one block's squares, kept for the second stage."""
     i = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     inside = i < n
@@ -46,7 +46,7 @@ def sum_squares(x_ptr: Any, y_ptr: Any, sums: Any, n: Any, wide: tl.constexpr, b
 
 @triton.jit  # type: ignore[untyped-decorator]
 def finish(  # type: ignore[no-untyped-def]
-    sums: Any, out_ptr: Any, blocks: Any, divisor: Any, wide: tl.constexpr, lanes: tl.constexpr
+    sums, out_ptr, blocks, divisor, wide: tl.constexpr, lanes: tl.constexpr
 ):
     """One program adds the blocks' sums, always in one order, and divides."""
     total = tl.zeros((lanes,), wide)
@@ -58,7 +58,7 @@ def finish(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def gradient(g_ptr: Any, x_ptr: Any, y_ptr: Any, to_x: Any, to_y: Any, scale: Any, n: Any, scalar: tl.constexpr, need_x: tl.constexpr, need_y: tl.constexpr, wide: tl.constexpr, block: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: E501  # fmt: skip
+def gradient(g_ptr, x_ptr, y_ptr, to_x, to_y, scale, n, scalar: tl.constexpr, need_x: tl.constexpr, need_y: tl.constexpr, wide: tl.constexpr, block: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: E501  # fmt: skip
     """grad_x = scale·g·(x - y) and grad_y = -grad_x; ``scalar``: one element of g serves all."""
     i = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     inside = i < n

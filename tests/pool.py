@@ -19,11 +19,27 @@ def pool(module: str, jobs: int) -> concurrent.futures.ProcessPoolExecutor:
     return concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1)
 
 
+def gpu_pool(jobs: int, tasks: int) -> concurrent.futures.ProcessPoolExecutor:
+    """A process for so many trials: CUDA takes seconds to start, and does not stand a fork."""
+    context = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=tasks)
+
+
 def in_processes(
     function: Callable[[T], R], tasks: Sequence[T], jobs: int, line: Callable[[R], str]
 ) -> Iterator[R]:
     """``function`` of each task, as they end. ``line``: what is said of one."""
-    with pool(function.__module__, jobs) as processes:
+    return ended(pool(function.__module__, jobs), function, tasks, line)
+
+
+def ended(
+    processes: concurrent.futures.ProcessPoolExecutor,
+    function: Callable[[T], R],
+    tasks: Sequence[T],
+    line: Callable[[R], str],
+) -> Iterator[R]:
+    """``function`` of each task by ``processes``, as they end."""
+    with processes:
         futures = [processes.submit(function, task) for task in tasks]
         for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
             done = future.result()

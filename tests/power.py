@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from conformance.case import FLOAT_DTYPES
-from conformance.clauses import BY_ID, CLAUSES
+from conformance.clauses import BY_ID, CLAUSES, Clause
 from conformance.merging import conclude, merged
 from conformance.plans import (
     BY_DYNAMO,
@@ -37,14 +37,14 @@ from conformance.plans import (
 )
 from conformance.shards import Session, ShardResult, run_shard
 from targets import Target
-from tests.mutants import LENIENT, MUTANTS
-from tests.pool import in_processes
+from tests.mutants import CUDA_MUTANTS, LENIENT, MUTANTS
+from tests.pool import ended, gpu_pool, in_processes
 from tests.right import RIGHT
 
-BANK = {t.name: t for t in (*(m.target for m in (*MUTANTS, *LENIENT)), *RIGHT)}
+BROKEN = (*MUTANTS, *CUDA_MUTANTS)
+BANK = {t.name: t for t in (*(m.target for m in (*BROKEN, *LENIENT)), *RIGHT)}
 # Tens of gigabytes and of seconds for each: tests/test_large.py shows them fail, on fewer elements.
 TOO_LARGE = ("value.wide_index", "gradient.wide_index")
-JUDGED = tuple(c for c in CLAUSES if c.is_about("cpu") and c.id not in TOO_LARGE)
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Task:
     seed: int = 0
     early: bool = False
     in_order: bool = True
+    device: str = "cpu"
 
 
 def trial(task: Task) -> Trial:
@@ -97,7 +98,7 @@ def early(target: Target, task: Task) -> Trial:
     for profile in (PROFILES["quick"], PROFILES["default"], PROFILES["release"]):
         shards = [shard for shard in _shards(target, profile, task) if shard not in done]
         done.update(shard for shard in shards if shard.phase not in BY_PROFILE)
-        for result in results_of(target, task.seed, profile, shards):
+        for result in results_of(target, task, profile, shards):
             must = _broken(result, "must")
             if must:
                 first = time.perf_counter() - start
@@ -129,20 +130,20 @@ def whole(target: Target, task: Task) -> Trial:
     profile = PROFILES[task.profile]
     is_mutant = target.name in MUTANT_NAMES
     shards = [s for s in plan(target, profile) if not is_mutant or s.phase not in COMBINED]
-    for result in results_of(target, task.seed, profile, shards):
+    for result in results_of(target, task, profile, shards):
         if first is None and _broken(result, "must"):
             first = time.perf_counter() - start
         results.append(result)
     seconds = time.perf_counter() - start
     if is_mutant:
         later = [s for s in experiment_shards("release") if s not in plan(target, profile)]
-        results += results_of(target, task.seed, PROFILES["release"], later)
+        results += results_of(target, task, PROFILES["release"], later)
         if not _broken(merged(results), "must"):
             profile = PROFILES["default"]
-            results += results_of(target, task.seed, profile, plan(target, profile))
+            results += results_of(target, task, profile, plan(target, profile))
     total = merged(results)
     verdict = conclude(
-        target, total, device="cpu", profile=profile.name, seed=task.seed, duration_s=seconds
+        target, total, device=task.device, profile=profile.name, seed=task.seed, duration_s=seconds
     )
     messages = [f"{f.clause} {f.dtype}: {f.message}" for f in total.findings.values()]
     return Trial(
@@ -158,7 +159,7 @@ def whole(target: Target, task: Task) -> Trial:
     )
 
 
-FAMILIES = {m.target.name: m.families for m in MUTANTS}
+FAMILIES = {m.target.name: m.families for m in BROKEN}
 EXPERIMENTAL = {*BY_DYNAMO, *REPEATS}
 COMBINED = ("pairs", "fuzz")
 BY_PROFILE = (*COMBINED, "scale")  # the phases whose shards differ with the profile
@@ -166,10 +167,10 @@ MUTANT_NAMES = frozenset(FAMILIES)
 
 
 def results_of(
-    target: Target, seed: int, profile: Profile, shards: Iterable[Shard]
+    target: Target, task: Task, profile: Profile, shards: Iterable[Shard]
 ) -> Iterator[ShardResult]:
     left_out = (f"experiment {c} {d}" for c in TOO_LARGE for d in FLOAT_DTYPES)
-    session = Session(target, "cpu", seed, skip=frozenset(left_out))
+    session = Session(target, task.device, task.seed, skip=frozenset(left_out))
     return (run_shard(session, shard, profile) for shard in shards)
 
 
@@ -186,6 +187,7 @@ class Power:
     lenient: tuple[Trial, ...]
     right: tuple[Trial, ...]
     complete: bool  # every mutant met every clause, so that what breaks a clause is known
+    device: str = "cpu"
 
     def survivors(self) -> list[str]:
         return [t.name for t in self.mutants if not t.must]
@@ -206,15 +208,18 @@ class Power:
             if t.must or not t.should
         ]
 
+    def judged(self) -> list[Clause]:
+        return [c for c in CLAUSES if c.is_about(self.device) and c.id not in TOO_LARGE]
+
     def unbroken(self) -> list[str]:
         """Clauses that nothing in the bank breaks."""
         broken = {c for t in (*self.mutants, *self.lenient) for c in (*t.must, *t.should)}
-        return [c.id for c in JUDGED if c.id not in broken]
+        return [c.id for c in self.judged() if c.id not in broken]
 
     def never_alone(self) -> list[str]:
         """Clauses of level must that no mutant breaks without breaking another family too."""
         alone = {c for t in self.mutants if len(t.families) == 1 for c in t.must}
-        every = [c.id for c in JUDGED if c.level == "must"]
+        every = [c.id for c in self.judged() if c.level == "must"]
         return [clause for clause in every if clause not in alone]
 
     def problems(self) -> dict[str, list[str]]:
@@ -235,10 +240,13 @@ def measure(tasks: Sequence[Task], jobs: int) -> Iterator[Trial]:
     def line(done: Trial) -> str:
         return f"{done.name}: {', '.join(done.must) or ', '.join(done.should) or 'nothing'}"
 
-    return in_processes(trial, tasks, jobs, line)
+    if all(task.device == "cpu" for task in tasks):
+        return in_processes(trial, tasks, jobs, line)
+    clean = not any(task.name in FAMILIES for task in tasks)  # what is right leaves nothing behind
+    return ended(gpu_pool(jobs, 8 if clean else 1), trial, tasks, line)
 
 
-def assemble(trials: Iterable[Trial], *, complete: bool) -> Power:
+def assemble(trials: Iterable[Trial], *, complete: bool, device: str = "cpu") -> Power:
     lenient = {m.target.name for m in LENIENT}
     ordered = sorted(trials, key=lambda t: (t.name, t.seed, t.profile))
     return Power(
@@ -246,6 +254,7 @@ def assemble(trials: Iterable[Trial], *, complete: bool) -> Power:
         tuple(t for t in ordered if t.name in lenient),
         tuple(t for t in ordered if t.name not in MUTANT_NAMES | lenient),
         complete,
+        device,
     )
 
 
@@ -291,20 +300,23 @@ def write(power: Power, folder: Path) -> None:
 
 
 def tasks_of(options: argparse.Namespace) -> list[Task]:
-    broken = options.only or [m.target.name for m in MUTANTS]
+    kind = options.device.partition(":")[0]
+    judged = MUTANTS if kind == "cpu" else BROKEN
+    broken = options.only or [m.target.name for m in judged]
     lenient = [] if options.only else [m.target.name for m in LENIENT]
-    right = () if options.only or options.mutants_only else RIGHT
+    right = [t for t in RIGHT if kind in t.devices and not (options.only or options.mutants_only)]
     tasks = [
-        Task(target.name, profile, seed)
+        Task(target.name, profile, seed, device=options.device)
         for seed in range(options.seed, options.seed + options.seeds)
         for target in right[seed % options.every :: options.every]
         for profile in options.profiles
     ]
     if not options.right_only:
         tasks += [
-            Task(name, "quick", options.seed, options.quick, options.in_order) for name in broken
+            Task(name, "quick", options.seed, options.quick, options.in_order, options.device)
+            for name in broken
         ]
-        tasks += [Task(name, "quick", options.seed) for name in lenient]
+        tasks += [Task(name, "quick", options.seed, device=options.device) for name in lenient]
     return tasks
 
 
@@ -321,13 +333,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--mutants-only", action="store_true", help="leave the right ones out")
     parser.add_argument("--right-only", action="store_true", help="leave the mutants out")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=Path("power"), help="the folder to write")
     options = parser.parse_args(arguments)
+    if unknown := set(options.only or ()) - FAMILIES.keys():
+        parser.error(f"no such mutant: {', '.join(sorted(unknown))}")
     options.profiles = options.profiles or ["quick" if options.quick else "default"]
     start = time.perf_counter()
     trials = measure(tasks_of(options), options.jobs)
-    power = assemble(trials, complete=not (options.quick or options.right_only or options.only))
+    complete = not (options.quick or options.right_only or options.only)
+    power = assemble(trials, complete=complete, device=options.device)
     write(power, options.out)
     print(summary(power))
     print(f"{time.perf_counter() - start:.0f} s with {options.jobs} jobs; {options.out}/power.csv")

@@ -36,6 +36,33 @@ compiled.define("broken")
 target = Target("broken", loss, DROP_IN, prepare=lambda: load(Path({source!r}), "broken"))
 """
 
+COMPILED_TRITON = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from targets import triton as kernels
+of, to, wide = "*{dtype}", "*{dtype}", "*{wide}"
+constants = {{"wide": getattr(kernels.tl, {wide!r}.replace("fp", "float")), "block": 1024}}
+lanes = {{"wide": constants["wide"], "lanes": 1024}}
+for kernel, arguments, given in (
+    (kernels.square, (of, of, to, "i32"), constants),
+    (kernels.sum_squares, (of, of, wide, "i64"), constants),
+    (kernels.finish, (wide, to, "i32", wide), lanes),
+    *(
+        (
+            kernels.gradient,
+            (of, of, of, to, to, wide, "i32"),
+            constants | dict(scalar=scalar, need_x=True, need_y=not scalar),
+        )
+        for scalar in (True, False)
+    ),
+):
+    kinds = (*arguments, *["constexpr"] * len(given))
+    signature = dict(zip(kernel.arg_names, kinds, strict=True))
+    source = ASTSource(kernel, signature, constexprs=given)
+    assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"]
+"""
+
 # a defect: the text that is replaced, and by what
 PACKED_TAIL = "Index i = packs * Pack<T>::N + lane; i < at.elements; i += lanes"
 LOST_TAIL = PACKED_TAIL.replace(
@@ -122,6 +149,13 @@ def check(target: str, *more: str, **environment: str) -> subprocess.CompletedPr
     )
 
 
+def compile_for_gpu(source: Path) -> None:
+    """As a shared library beside it. Raises CalledProcessError where nvcc refuses it."""
+    made = source.with_suffix(".so")
+    command = [str(NVCC), *NVCC_FLAGS, "-shared", str(source), "-o", str(made)]
+    subprocess.run(command, check=True, timeout=300)
+
+
 def rejected(result: subprocess.CompletedProcess[str]) -> bool:
     return result.returncode == 1 and "DOES NOT CONFORM" in result.stdout
 
@@ -193,9 +227,20 @@ def test_a_broken_triton_kernel_is_rejected(defect: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("defect", CUDA_DEFECTS)
 def test_broken_variants_are_cuda_too(defect: str, tmp_path: Path) -> None:
     """What is rejected on the host is a kernel that nvcc would have let through."""
-    source = edited(CUDA, CUDA_DEFECTS[defect], tmp_path)
-    command = [str(NVCC), *NVCC_FLAGS, "-shared", str(source), "-o", str(tmp_path / "broken.so")]
-    subprocess.run(command, check=True, timeout=300)
+    compile_for_gpu(edited(CUDA, CUDA_DEFECTS[defect], tmp_path))
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", ["fp64", "fp32", "fp16", "bf16"])
+def test_the_triton_kernels_compile_for_a_gpu(dtype: str) -> None:
+    """The interpreter runs what the compiler refuses: here each kernel is compiled."""
+    code = COMPILED_TRITON.format(dtype=dtype, wide="fp64" if dtype == "fp64" else "fp32")
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True,
+        check=False, timeout=300,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-2000:]
 
 
 TWO_BUILDS = {

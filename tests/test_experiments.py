@@ -9,6 +9,7 @@ from torch import Tensor
 from conformance.experiments import EXPERIMENTS, Bench, Unavailable, modes
 from conformance.experiments.bench import Messages
 from conformance.merging import conclude, merged
+from conformance.observation import text_of
 from conformance.plans import PROFILES, Shard, plan
 from conformance.shards import Session, run_shard
 from conformance.verdict import BLOCKED, Verdict
@@ -24,6 +25,20 @@ def verdict_of(target: Target, clause: str) -> Verdict:
     return conclude(
         target, total, device="cpu", profile="quick", seed=0, duration_s=0.0, selected=clause
     )
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("", "ValueError"),
+        ("no", "ValueError: no"),
+        ("no\nand more", "ValueError: no"),
+        ("at 1:18:\ndef f(x: Any)\n     ^\nAny is not known\n", "ValueError: at 1:18: Any is not known"),
+        ("nothing after:", "ValueError: nothing after:"),
+    ],
+)  # fmt: skip
+def test_an_exception_is_told_with_its_reason(message: str, told: str) -> None:
+    assert text_of(ValueError(message)) == told
 
 
 def test_what_a_wrong_plain_gradient_blocks_is_not_judged_and_not_missing() -> None:

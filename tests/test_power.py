@@ -9,7 +9,7 @@ import pytest
 
 from conformance.clauses import CLAUSES
 from tests import power
-from tests.mutants import LENIENT, MUTANTS
+from tests.mutants import CUDA_MUTANTS, LENIENT, MUTANTS
 from tests.mutants.witnesses import restored
 from tests.power import Power, Task, Trial, assemble, main, trial, write
 from tests.right import RIGHT
@@ -91,9 +91,30 @@ def test_the_exit_status_says_whether_anything_survived(
 
 
 def test_every_implementation_has_a_name_of_its_own() -> None:
-    names = [m.target.name for m in (*MUTANTS, *LENIENT)] + [t.name for t in RIGHT]
+    names = [m.target.name for m in (*MUTANTS, *CUDA_MUTANTS, *LENIENT)] + [t.name for t in RIGHT]
     assert len(names) == len(set(names))
     assert (len(MUTANTS) >= 150, len(RIGHT) >= 40) == (True, True)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_what_runs_on_a_gpu_alone_is_judged_there_alone(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Task] = []
+    monkeypatch.setattr(power, "measure", lambda tasks, jobs: asked.extend(tasks) or [])
+    main(["--device", device, "--out", str(tmp_path)])
+    names = {task.name for task in asked}
+    on_gpu = device != "cpu"
+    assert {m.target.name for m in MUTANTS} <= names
+    assert names.issuperset(m.target.name for m in CUDA_MUTANTS) == on_gpu
+    assert ("masked" in names) != on_gpu
+    assert {task.device for task in asked} == {device}
+
+
+def test_a_mutant_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--only", "half-factor", "no-such-one"])
+    assert capsys.readouterr().err.endswith("error: no such mutant: no-such-one\n")
 
 
 def test_five_seeds_of_every_fifth_right_one_are_all_of_them(

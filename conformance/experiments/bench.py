@@ -164,14 +164,14 @@ def gradients(result: torch.Tensor, *operands: torch.Tensor) -> tuple[torch.Tens
     return torch.autograd.grad(result, needing, torch.ones_like(result))
 
 
-def close(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal but for a few roundings, by which two calls of one target may differ.
+def close(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype | None = None) -> bool:
+    """Equal but for a few roundings, to ``dtype`` or their own, by which two calls may differ.
 
     Only a target that claims ``deterministic`` must give the same bits (``determinism.repeat``).
     """
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    few = 16 * torch.finfo(a.dtype).eps
+    few = 16 * torch.finfo(dtype or a.dtype).eps
     return torch.allclose(a.double(), b.double(), rtol=few, atol=0.0, equal_nan=True)
 
 

@@ -49,7 +49,10 @@ def _judged(
 
 @experiment("cuda.stream")
 def _stream(bench: Bench) -> Messages:
-    """On a stream that is still busy and only then fills the operands: nothing may run before."""
+    """On a stream that is still busy and only then fills the operands: nothing may run before.
+
+    What follows on the stream reads the results at once: nothing may run after either.
+    """
     (first, second) = _rounds(bench, 2)
     for reduction in bench.reductions:
         x, y = bench.made(first[0], needs=True), bench.made(first[1])
@@ -61,9 +64,11 @@ def _stream(bench: Bench) -> Messages:
             _cuda._sleep(BUSY)
             _fill(x, y, later)
             result = bench.loss(x, y, reduction)
+            seen = result.detach().clone()
             (gradient,) = gradients(result, x)
+            gradient = gradient.clone()
         stream.synchronize()
-        yield from _judged(bench, "on another stream", result, gradient, *second, reduction)
+        yield from _judged(bench, "on another stream", seen, gradient, *second, reduction)
 
 
 @experiment("cuda.graph")
@@ -79,7 +84,8 @@ def _graph(bench: Bench) -> Messages:
                 gradients(bench.loss(x, y, reduction), x)
         torch.cuda.current_stream(bench.device).wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.stream(aside), torch.cuda.graph(graph):
+            # The outer one puts the current stream back, which a capture that fails does not.
             result = bench.loss(x, y, reduction)
             (gradient,) = gradients(result, x)
         for contents in others:

@@ -106,7 +106,8 @@ def _dtypes_unsupported(bench: Bench) -> Messages:
 
 def _of_kind(bench: Bench, kind: Kind, values: list[int]) -> torch.Tensor:
     dtype = kind or getattr(torch, bench.dtype)
-    return torch.tensor(values, device=bench.device).to(dtype) * (1j if dtype.is_complex else 1)
+    made = torch.tensor(values, device=bench.device).to(dtype)
+    return made * 1j if dtype.is_complex else made
 
 
 def _complex(tensor: torch.Tensor) -> Any:

@@ -71,7 +71,7 @@ def _value(bench: Bench) -> Messages:
         if _made(bench, reduction)(x, y).requires_grad:
             yield f"the module's result needs a gradient that no operand needs ({reduction})"
         if bench.claims("mixed_dtype") and bench.dtype in ("float32", "float64"):
-            whole = torch.arange(1001, 6001, 1000)
+            whole = torch.arange(1001, 6001, 1000, device=bench.device)
             got = _made(bench, reduction)(x, whole)
             text = "with a target of int64 the module's result"
             yield from deviation_of_loss(bench, text, got, x, whole, reduction)

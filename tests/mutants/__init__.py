@@ -1,6 +1,7 @@
 """Broken implementations, each with one realistic defect: the suite must reject every one.
 
 ``LENIENT`` break a clause of level ``should`` alone: they conform, and the clause is reported.
+``CUDA_MUTANTS`` are wrong on a GPU alone, and only judged there.
 """
 
 from .autograd import AUTOGRAD_MUTANTS
@@ -8,6 +9,7 @@ from .broadcasting import BROADCASTING_MUTANTS
 from .calls import CALL_MUTANTS
 from .cheats import CHEAT_MUTANTS
 from .combined import COMBINED_MUTANTS
+from .cuda import CUDA_MUTANTS
 from .determinism import DETERMINISM_MUTANTS
 from .dtypes import DTYPE_MUTANTS
 from .errors import ERROR_MUTANTS
@@ -53,4 +55,4 @@ MUTANTS: tuple[Mutant, ...] = (
     *OVERLOOKED_MUTANTS,
 )
 
-__all__ = ["LENIENT", "MUTANTS", "Mutant"]
+__all__ = ["CUDA_MUTANTS", "LENIENT", "MUTANTS", "Mutant"]

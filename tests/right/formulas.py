@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from targets import DROP_IN, Target
+from targets.builtin import BUILTIN_CLAIMS
 from targets.operands import check_reduction, prepare
 
 from .common import EAGER, FORMULA, TWICE, WIDE, Loss, reduce, widened
@@ -120,6 +121,18 @@ def times_reciprocal(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     if check_reduction(reduction) != "mean" or s.numel() == 0:
         return reduce(s, reduction)
     return (widened(s).sum() * (1 / s.numel())).to(s.dtype)
+
+
+def difference_first(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Only the difference is in the operands' format; under autocast the result stays wide.
+
+    So CUDA's autocast computes the plain formula.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x, y = prepare(x, y)
+        d = x - y
+    result = reduce(widened(d).square(), reduction)
+    return result if torch.is_autocast_enabled(d.device.type) else result.to(d.dtype)
 
 
 ONE = torch.ones(())
@@ -234,14 +247,15 @@ RIGHT_FORMULAS: tuple[Target, ...] = (
     Target("in-place", in_place, FORMULA),
     Target("addcmul", addcmul, FORMULA),
     # As the builtin itself, it fails in some vmaps of operands that broadcast.
-    Target("builtin-none", builtin_none, DROP_IN),
-    Target("builtin-weighted", builtin_weighted, DROP_IN, dtypes=WIDE),
+    Target("builtin-none", builtin_none, DROP_IN & BUILTIN_CLAIMS),
+    Target("builtin-weighted", builtin_weighted, DROP_IN & BUILTIN_CLAIMS, dtypes=WIDE),
     Target("weighted-average", weighted_average, DROP_IN),
-    # The mask's result has a shape that depends on data.
-    Target("masked", masked, TWICE | {"forward_ad"}),
+    # The mask's result has a shape that depends on data: a GPU is waited for, and no graph captures.
+    Target("masked", masked, TWICE | {"forward_ad"}, devices=("cpu",)),
     Target("sum-then-divide", sum_then_divide, DROP_IN, dtypes=WIDE),
     # torch's jacfwd of a 0-d tensor times a Python number is float64.
     Target("times-reciprocal", times_reciprocal, DROP_IN),
+    Target("difference-first", difference_first, TWICE | {"forward_ad"}),
     Target("times-constant", times_constant, DROP_IN),
     Target("copy-in-place", copy_in_place, DROP_IN - {"functorch"}),
     Target("scaled-terms", scaled_terms, DROP_IN),
