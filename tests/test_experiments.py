@@ -33,7 +33,7 @@ def verdict_of(target: Target, clause: str) -> Verdict:
         ("", "ValueError"),
         ("no", "ValueError: no"),
         ("no\nand more", "ValueError: no"),
-        ("at 1:18:\ndef f(x: Any)\n     ^\nAny is not known\n", "ValueError: at 1:18: Any is not known"),
+        ("at 1:18:\ndef f(x: Any)\n     ^\nno Any here\n", "ValueError: at 1:18: no Any here"),
         ("nothing after:", "ValueError: nothing after:"),
     ],
 )  # fmt: skip

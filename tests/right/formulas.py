@@ -250,7 +250,7 @@ RIGHT_FORMULAS: tuple[Target, ...] = (
     Target("builtin-none", builtin_none, DROP_IN & BUILTIN_CLAIMS),
     Target("builtin-weighted", builtin_weighted, DROP_IN & BUILTIN_CLAIMS, dtypes=WIDE),
     Target("weighted-average", weighted_average, DROP_IN),
-    # The mask's result has a shape that depends on data: a GPU is waited for, and no graph captures.
+    # The mask's result has a shape that depends on data: no CUDA graph can capture it.
     Target("masked", masked, TWICE | {"forward_ad"}, devices=("cpu",)),
     Target("sum-then-divide", sum_then_divide, DROP_IN, dtypes=WIDE),
     # torch's jacfwd of a 0-d tensor times a Python number is float64.
