@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-import hypothesis
 import torch
 
 from conformance.attribution import Finding, attribute
@@ -37,7 +36,6 @@ from conformance.plans import (
     plain,
     within,
 )
-from conformance.strategies import scenarios
 from conformance.verdict import BLOCKED
 from targets import Target
 
@@ -210,7 +208,9 @@ def run_shard(session: Session, shard: Shard, profile: Profile) -> ShardResult:
         else:
             judge = _Judge(session, result)
             if shard.phase == "fuzz":
-                _fuzz(session, shard, profile, judge)
+                from conformance.fuzz import fuzz  # Hypothesis takes a tenth of a second to import
+
+                fuzz(session.target, profile, derive(session.seed, shard.name), judge.one)
             else:
                 judge.all(fixed_cases(session.target, profile, session.seed, shard))
             result.digest = judge.digest.hexdigest()
@@ -364,36 +364,6 @@ def _run_experiment(
     result.count((clause, dtype))
     for message in (*messages, *([f"raised {error}"] if error else [])):
         result.add(Finding(clause, dtype, message, None, clause))
-
-
-def _fuzz(session: Session, shard: Shard, profile: Profile, judge: _Judge) -> None:
-    salt = derive(session.seed, shard.name)
-    phases = [hypothesis.Phase.generate]
-    if profile.climb:
-        phases.append(hypothesis.Phase.target)
-
-    # Every field is set: with CI in the environment Hypothesis would load other defaults.
-    @hypothesis.seed(salt)
-    @hypothesis.settings(
-        max_examples=profile.examples,
-        derandomize=False,
-        database=None,
-        verbosity=hypothesis.Verbosity.quiet,
-        phases=phases,
-        stateful_step_count=50,
-        report_multiple_bugs=False,
-        suppress_health_check=list(hypothesis.HealthCheck),
-        deadline=None,
-        print_blob=False,
-        backend="hypothesis",
-    )
-    @hypothesis.given(scenarios(session.target, salt))
-    def explore(scenario: tuple[Case, ...]) -> None:
-        shares = [judge.one(case) for case in scenario]
-        if profile.climb and shares:
-            hypothesis.target(max(shares), label="share of the permitted error")
-
-    explore()
 
 
 @contextlib.contextmanager
