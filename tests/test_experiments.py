@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from conformance.experiments import EXPERIMENTS, Bench, Unavailable, modes
-from conformance.experiments.bench import Messages
+from conformance.experiments.bench import Messages, run_experiment
 from conformance.merging import conclude, merged
 from conformance.observation import text_of
 from conformance.plans import PROFILES, Shard, plan
-from conformance.shards import Session, run_shard
+from conformance.shards import Session, run_shard, settled
 from conformance.verdict import BLOCKED, Verdict
 from targets import Target
 from targets.builtin import BUILTIN
+from tests.mutants import MUTANTS
 from tests.mutants.mutant import right
 
 
@@ -79,3 +80,15 @@ def test_each_shard_of_experiments_stands_for_itself() -> None:
     first = run_shard(session, Shard("experiments", 0), profile)
     assert {clause for clause, _ in first.tally} == {"value.default"}
     assert not run_shard(session, Shard("experiments", 1), profile).tally
+
+
+WRITERS = ("result-in-input", "scratch-input", "scratch-target")
+WRITTEN_TO = [m.target for m in MUTANTS if m.target.name in WRITERS]
+
+
+@pytest.mark.parametrize("target", WRITTEN_TO, ids=lambda t: t.name)
+@pytest.mark.parametrize("clause", ["dtypes.unsupported", "value.default"])
+def test_operands_that_a_call_wrote_to_mislead_no_experiment(target: Target, clause: str) -> None:
+    """Only ``purity`` speaks of it: what is compared with must not be what the call left."""
+    with settled():
+        assert run_experiment(clause, Bench(target, "float32", "cpu", 0)) == ([], None)
