@@ -239,7 +239,9 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause("layout.value", "The value does not depend on strides, offsets or overlap."),
     _clause("layout.gradient", "The gradient does not depend on strides, offsets or overlap."),
-    _clause("layout.shared", "The value is right where both operands are views of one memory."),
+    _clause(
+        "layout.shared", "Value and gradient are right where both operands are views of one memory."
+    ),
     _clause(
         "layout.negative",
         "The value does not depend on the negative bit of a view.",
@@ -247,7 +249,9 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause("purity.inputs", "No call writes to its operands or around them."),
     _clause("purity.grad_output", "No backward writes to grad_output."),
-    _clause("purity.alias", "The result shares no memory with an operand."),
+    _clause(
+        "purity.alias", "The result shares no memory with an operand, nor one element with another."
+    ),
     _clause(
         "purity.attributes",
         "requires_grad, .grad, hooks, memory and dtype of the operands stay as they were.",
@@ -267,7 +271,8 @@ CLAUSES: tuple[Clause, ...] = (
         "After an operand or the result changed in place, backward raises or is right.",
     ),
     _clause(
-        "autograd.hooks", "Hooks on operands and result see the gradient, once, and may replace it."
+        "autograd.hooks",
+        "Hooks see the gradient, once, and may replace it; what is saved may be copied.",
     ),
     _clause(
         "autograd.nonleaf", "Operands may be results or views of other tensors; gradients flow on."
@@ -337,7 +342,11 @@ CLAUSES: tuple[Clause, ...] = (
         level="should",
     ),
     _clause("transforms.meta", "On meta tensors shapes, dtypes and devices are right.", "compile"),
-    _clause("transforms.fake", "On fake tensors shapes, dtypes and devices are right.", "compile"),
+    _clause(
+        "transforms.fake",
+        "On fake tensors shapes, dtypes and devices are right; nothing of them stays.",
+        "compile",
+    ),
     _clause(
         "transforms.compile",
         "torch.compile takes it as one graph, which gives the value and gradient.",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.autograd.forward_ad as fwad
+from torch.utils.checkpoint import checkpoint
 
 from conformance.experiments.bench import (
     Bench,
@@ -25,6 +26,7 @@ from conformance.experiments.bench import (
     gradients,
     two_dtypes,
 )
+from conformance.tensors import to_numpy
 from reference import mse
 from reference.formats import Floats
 
@@ -178,6 +180,35 @@ def _hooks(bench: Bench) -> Messages:
         name = _differ(got, (-wanted[0], *wanted[1:]))
         if name:
             yield f"hooks on result and input were not honoured for {name} ({reduction})"
+        yield from _repacked(bench, reduction)
+
+
+def _repacked(bench: Bench, reduction: str) -> Messages:
+    """What is saved is copied away, as ``save_on_cpu`` does; or computed again, checkpointed."""
+    x, y = _operands(bench)
+    wanted = _gradients(bench, x, y, reduction)
+
+    def plainly() -> torch.Tensor:
+        result: torch.Tensor = bench.loss(x, y, reduction)
+        return result
+
+    def copied() -> torch.Tensor:
+        hooks: Any = torch.autograd.graph.saved_tensors_hooks  # untyped in torch
+        with hooks(lambda t: t.detach().clone(), lambda t: t):
+            return plainly()
+
+    def checkpointed() -> torch.Tensor:
+        result: torch.Tensor = checkpoint(plainly, use_reentrant=False)
+        return result
+
+    for text, call in (("hooks copy what is saved", copied), ("checkpointed", checkpointed)):
+        try:
+            got = gradients(call(), x, y)
+        except RuntimeError:
+            continue  # TorchScript, and torch.func inside of a loss, refuse and say so
+        name = _differ(got, wanted)
+        if name:
+            yield f"where {text} the gradient of {name} is another one ({reduction})"
 
 
 @experiment("autograd.nonleaf")
@@ -266,8 +297,10 @@ def _double_backward(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         for shapes in (*_shapes(bench), *empty):
             yield from _second(bench, reduction, shapes, "operands", names)
-        for name in names:  # alone
-            yield from _second(bench, reduction, ((2, 3), (2, 3)), "operands", (name,))
+        for name in names:  # alone, and after a backward that makes no graph
+            yield from _second(bench, reduction, ((2, 3), (2, 3)), "operands", (name,), again=True)
+        if bench.dtype == "float16" and reduction == "mean":  # n is no number of the dtype
+            yield from _second(bench, reduction, ((257, 256),) * 2, "operands", names[:1])
         if bench.claims("target_gradient"):
             yield from _of_itself(bench, reduction)
         for kinds in two_dtypes(bench):
@@ -280,6 +313,10 @@ def _grad_output_derivative(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         for shapes in _shapes(bench):
             yield from _second(bench, reduction, shapes, "grad_output", names)
+        for value in (1.0, 0.0):  # which some do not multiply with
+            yield from _second(
+                bench, reduction, ((2, 3), (2, 3)), "grad_output", names, constant=value
+            )
 
 
 def _of_itself(bench: Bench, reduction: str) -> Messages:
@@ -357,18 +394,31 @@ def _laid(bench: Bench, values: Floats, *, needs: bool = False) -> torch.Tensor:
 
 
 def _second(
-    bench: Bench, reduction: str, shapes: Shapes, wanted: str, names: tuple[str, ...]
+    bench: Bench,
+    reduction: str,
+    shapes: Shapes,
+    wanted: str,
+    names: tuple[str, ...],
+    *,
+    constant: float | None = None,
+    again: bool = False,
 ) -> Messages:
-    """Differentiate the gradients of those that need one, each along a random cotangent."""
+    """Differentiate the gradients of those that need one, each along a random cotangent.
+
+    ``constant``: all of grad_output. ``again``: the graph has served a backward before.
+    """
     x, y = _values(bench, shapes)
     d = x - y
     g = eighths(bench, d.shape if reduction == "none" else (), 3)
+    g = g if constant is None else np.full_like(g, constant)
     places = [k for k, name in enumerate(("input", "target")) if name in names]
     for k, name in zip(places, names, strict=True):
         leaves = _laid(bench, x, needs=0 in places), _laid(bench, y, needs=1 in places)
         grad_output = _laid(bench, g, needs=True)
         w = eighths(bench, shapes[k], 4 + k)
         result = bench.loss(*leaves, reduction)
+        if again:
+            torch.autograd.grad(result, leaves[k], grad_output.detach(), retain_graph=True)
         (gradient,) = torch.autograd.grad(result, leaves[k], grad_output, create_graph=True)
         if not gradient.requires_grad:
             yield f"the gradient of {name} is detached: it has no second derivative ({reduction})"
@@ -462,6 +512,24 @@ def _forward(bench: Bench) -> Messages:
             every = ((True, False), (False, True), (True, True))
             for along in every if bench.claims("target_gradient") else every[:1]:
                 yield from _tangent(bench, reduction, (x, y), tangents, along)
+        yield from _extreme_tangents(bench, reduction)
+
+
+def _extreme_tangents(bench: Bench, reduction: str) -> Messages:
+    """A sum beyond float16, of which the mean is not; one element that is not a number."""
+    along, zero = (True, False), np.zeros(5000)
+    # Where the value overflows as well, that says so already.
+    if (
+        reduction == "mean"
+        and bench.loss(bench.made(zero + 8), bench.made(zero), "mean").isfinite()
+    ):
+        yield from _tangent(bench, reduction, (zero + 8, zero), (zero + 1, zero), along)
+    x, t = eighths(bench, (5,), 1), eighths(bench, (5,), 4)
+    x[2] = np.nan
+    got = _tangent_of(bench, reduction, (x, zero[:5]), (t, zero[:5]), along)
+    hidden = np.isnan(mse.jvp(x, t, reduction))
+    if got is None or not np.array_equal(np.isnan(to_numpy(got)), hidden):
+        yield f"the tangent hides that an element of input is NaN ({reduction})"
 
 
 def _tangent(
@@ -474,14 +542,7 @@ def _tangent(
     x, y = values
     d = x - y
     t_x, t_y = (t if used else np.zeros_like(t) for t, used in zip(tangents, along, strict=True))
-    forward: Any = fwad  # untyped in torch
-    with forward.dual_level():
-        duals = [
-            forward.make_dual(_laid(bench, v), _laid(bench, t)) if used else _laid(bench, v)
-            for v, t, used in zip(values, tangents, along, strict=True)
-        ]
-        result = bench.loss(duals[0], duals[1], reduction)
-        got = forward.unpack_dual(result).tangent
+    got = _tangent_of(bench, reduction, values, tangents, along)
     names = " and ".join(n for n, used in zip(("input", "target"), along, strict=True) if used)
     what = f"the tangent along {names} ({reduction}, {x.shape} and {y.shape})"
     if got is None:
@@ -492,3 +553,21 @@ def _tangent(
     exact = np.asarray(mse.jvp(d, t_x - t_y, reduction))
     bound = np.asarray(mse.jvp(abs(d), abs(t_x) + abs(t_y), reduction))
     yield from deviation(bench, what, got, exact, bound, d.size)
+
+
+def _tangent_of(
+    bench: Bench,
+    reduction: str,
+    values: tuple[Floats, Floats],
+    tangents: tuple[Floats, Floats],
+    along: tuple[bool, bool],
+) -> torch.Tensor | None:
+    forward: Any = fwad  # untyped in torch
+    with forward.dual_level():
+        duals = [
+            forward.make_dual(_laid(bench, v), _laid(bench, t)) if used else _laid(bench, v)
+            for v, t, used in zip(values, tangents, along, strict=True)
+        ]
+        result = bench.loss(duals[0], duals[1], reduction)
+        found: torch.Tensor | None = forward.unpack_dual(result).tangent
+    return found

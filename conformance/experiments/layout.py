@@ -15,6 +15,7 @@ from conformance.experiments.bench import (
     deviation,
     eighths,
     experiment,
+    gradients,
 )
 from reference import mse
 from reference.formats import Floats
@@ -28,20 +29,34 @@ def _shared(bench: Bench) -> Messages:
     judged, error = False, None
     for reduction, what in itertools.product(bench.reductions, _views(bench)):
         (x, y), (u, v) = _views(bench)[what]
-        exact = np.asarray(mse.loss(u, v, reduction))
-        text = f"{what} as operands: the result ({reduction})"
         try:
-            alone = bench.loss(x, _apart(y), reduction)
+            alone = _with_gradient(bench, x, _apart(y), reduction)
         except Exception as raised:
             error = raised  # it does not stand such strides: other clauses say so
             continue
         judged = True
-        if not any(deviation(bench, text, alone, exact, exact, u.size)):
+        text = f"{what} as operands:"
+        if not any(_judged(bench, text, alone, u, v, reduction)):
             x, y = _views(bench)[what][0]  # new ones: to change an operand is another defect
-            got = bench.loss(x, y, reduction)
-            yield from deviation(bench, text, got, exact, exact, u.size)
+            together = _with_gradient(bench, x, y, reduction)
+            yield from _judged(bench, text, together, u, v, reduction)
     if error and not judged:
         raise error
+
+
+def _with_gradient(bench: Bench, x: torch.Tensor, y: torch.Tensor, reduction: str) -> Pair:
+    """The result without a gradient, and the gradient of ``x``."""
+    result = bench.loss(x, y, reduction)
+    leaf = x.detach().requires_grad_()  # in the same memory
+    (gradient,) = gradients(bench.loss(leaf, y, reduction), leaf)
+    return result, gradient
+
+
+def _judged(bench: Bench, text: str, got: Pair, x: Floats, y: Floats, reduction: str) -> Messages:
+    exact = np.asarray(mse.loss(x, y, reduction))
+    yield from deviation(bench, f"{text} the result ({reduction})", got[0], exact, exact, x.size)
+    slope = 2 * (x - y) / (x.size if reduction == "mean" else 1)
+    yield from deviation(bench, f"{text} the gradient ({reduction})", got[1], slope, abs(slope))
 
 
 def _views(bench: Bench) -> dict[str, tuple[Pair, tuple[Floats, Floats]]]:

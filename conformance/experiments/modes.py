@@ -20,11 +20,13 @@ from conformance.experiments.bench import (
     Unavailable,
     brief,
     close,
+    deviation,
     deviation_of_loss,
     experiment,
     gradients,
     two_dtypes,
 )
+from conformance.tensors import to_numpy
 
 Graph = Callable[..., Any]
 T = TypeVar("T")
@@ -308,6 +310,22 @@ def _fake(bench: Bench) -> Messages:
             for _, pair in _other_operands(bench):
                 x, y = (mode.from_tensor(t.detach()) for t in pair)
                 yield from _abstract(bench, "fake", x, y, reduction)
+    yield from _real_after_fake(bench)
+
+
+def _real_after_fake(bench: Bench) -> Messages:
+    """A size that is met in fake tensors first: what is kept of it then must serve real ones."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    for n, reduction in enumerate(bench.reductions, 191):
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            a, b = (mode.from_tensor(bench.tensor((n,), k)) for k in (1, 2))
+            _with_gradients(bench.loss(a.requires_grad_(), b, reduction), a)
+        x, y = bench.tensor((n,), 1).requires_grad_(), bench.tensor((n,), 2)
+        (got,) = _with_gradients(bench.loss(x, y, reduction), x)[1:]
+        exact = 2 * (to_numpy(x) - to_numpy(y)) / (n if reduction == "mean" else 1)
+        text = f"after a call on fake tensors of {n} elements the gradient ({reduction})"
+        yield from deviation(bench, text, got, exact, abs(exact))
 
 
 def _abstract(bench: Bench, kind: str, x: Tensor, y: Tensor, reduction: str) -> Messages:

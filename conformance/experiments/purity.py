@@ -15,6 +15,7 @@ import torch
 from conformance.experiments.bench import (
     Bench,
     Messages,
+    brief,
     deviation,
     deviation_of_loss,
     eighths,
@@ -101,6 +102,33 @@ def _kept(bench: Bench, loss: Callable[..., Any], text: str) -> Messages:
         if any(not torch.equal(now, then) for now, then in kept):
             mode = "" if enabled else ", no_grad"
             yield f"a later call changed an earlier result or gradient ({text}{mode})"
+
+
+@experiment("purity.grad_output")
+def _purity_grad_output(bench: Bench) -> Messages:
+    """Of ``2·(L + z)`` the loss and z are handed one tensor, which nobody else holds."""
+    for reduction in bench.reductions:
+        x, y = bench.tensor((6,), 1).requires_grad_(), bench.tensor((6,), 2)
+        result = bench.loss(x, y, reduction)
+        z = torch.zeros_like(result).requires_grad_()
+        total = 2 * (result + z)
+        _, got = torch.autograd.grad(total, (x, z), torch.ones_like(total))
+        if not torch.equal(got, torch.full_like(got, 2)):
+            yield f"backward wrote to the gradient that another branch shares ({reduction})"
+
+
+@experiment("purity.alias")
+def _purity_alias(bench: Bench) -> Messages:
+    """Operands that repeat the same memory: the result may be changed in place all the same."""
+    if "none" not in bench.reductions:
+        return
+    x, y = (bench.tensor((1, 3), k).expand(4, 3) for k in (1, 2))
+    with torch.no_grad():
+        result = bench.loss(x, y, "none")
+        try:
+            result.mul_(torch.ones_like(result))
+        except RuntimeError as error:
+            yield f"of expanded operands the result cannot be changed in place: {brief(error)}"
 
 
 @experiment("purity.state")

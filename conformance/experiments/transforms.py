@@ -55,10 +55,10 @@ def _gradient(d: Floats, g: Floats, reduction: str) -> Floats:
 
 
 def _along(
-    bench: Bench, reduction: str, x: Floats, y: Floats
+    bench: Bench, function: Callable[..., Tensor], x: Floats, y: Floats
 ) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
-    """The loss as a function of the operands that it is differentiated by, and these."""
-    function, a, b = _function(bench, reduction), bench.made(x), bench.made(y)
+    """The function of those operands that it is differentiated by, and these."""
+    a, b = bench.made(x), bench.made(y)
     if bench.claims("target_gradient"):
         return function, (a, b)
     return lambda x: function(x, b), (a,)
@@ -82,7 +82,7 @@ def _vjp(bench: Bench) -> Messages:
     d = x - y
     for reduction in bench.reductions:
         g = eighths(bench, d.shape if reduction == "none" else (), 3)
-        function, operands = _along(bench, reduction, x, y)
+        function, operands = _along(bench, _function(bench, reduction), x, y)
         gradients = torch.func.vjp(function, *operands)[1](bench.made(g))
         for number, name, sign in _differentiated(bench):
             exact = sign * _gradient(d, g, reduction)
@@ -92,17 +92,27 @@ def _vjp(bench: Bench) -> Messages:
 
 @experiment("transforms.jvp")
 def _jvp(bench: Bench) -> Messages:
+    """Of the loss, and of what vmap makes of it."""
     x, y = _operands(bench)
     d = x - y
     t_x, t_y = eighths(bench, x.shape, 4), eighths(bench, y.shape, 5)
     t_y = t_y if bench.claims("target_gradient") else np.zeros_like(t_y)
     for reduction in bench.reductions:
-        function, operands = _along(bench, reduction, x, y)
+        function, operands = _along(bench, _function(bench, reduction), x, y)
         tangents = tuple(bench.made(t) for t, _ in zip((t_x, t_y), operands, strict=False))
         got = _narrowed(torch.func.jvp(function, operands, tangents)[1], bench)
         exact = np.asarray(mse.jvp(d, t_x - t_y, reduction))
         bound = np.asarray(mse.jvp(abs(d), abs(t_x) + abs(t_y), reduction))
         yield from deviation(bench, f"torch.func.jvp ({reduction})", got, exact, bound, d.size)
+        mapped, operands = _along(bench, torch.func.vmap(_function(bench, reduction)), x, y)
+        got = torch.func.jvp(mapped, operands, tangents)[1].to(got.dtype)
+        exact, bound = (
+            np.stack([np.asarray(mse.jvp(*one, reduction)) for one in zip(a, b, strict=True)])
+            for a, b in ((d, t_x - t_y), (abs(d), abs(t_x) + abs(t_y)))
+        )
+        yield from deviation(
+            bench, f"torch.func.jvp of vmap ({reduction})", got, exact, bound, d.size
+        )
 
 
 def _narrowed(tangent: torch.Tensor, bench: Bench) -> torch.Tensor:
@@ -147,6 +157,7 @@ _BATCHES: tuple[tuple[int, Shape, tuple[InDims, ...]], ...] = (
     (1, (4,), ((0, 0), (None, 0))),
     (3, (), ((0, 0), (0, None), (None, 0))),
     (33, (2, 3), ((0, 0), (2, 1), (1, None), (None, 2), (-1, 0))),
+    (67, (2,), ((0, 0),)),
 )
 BATCH = 3
 

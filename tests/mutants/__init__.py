@@ -27,6 +27,7 @@ from .reductions import REDUCTION_MUTANTS
 from .resources import RESOURCE_MUTANTS
 from .seldom import SELDOM_MUTANTS
 from .state import STATE_MUTANTS
+from .strangers import STRANGER_MUTANTS
 from .transforms import TRANSFORM_MUTANTS
 from .values import VALUE_MUTANTS
 
@@ -53,6 +54,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *SELDOM_MUTANTS,
     *COMBINED_MUTANTS,
     *OVERLOOKED_MUTANTS,
+    *STRANGER_MUTANTS,
 )
 
 __all__ = ["CUDA_MUTANTS", "LENIENT", "MUTANTS", "Mutant"]

@@ -1,0 +1,453 @@
+"""What somebody wrote who knew the specification and none of the experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as fwad
+from torch import Tensor
+
+from targets.operands import check_reduction, prepare
+
+from .autograd import FORWARD, TWICE, Given, both, fused_by, scale_of
+from .mutant import Mutant, by_gradients, by_value, mutant, reduce, right, right_rule
+from .overlooked import leaf, otherwise
+from .transforms import COMPILED, FUNCTORCH, fronted
+
+_hooks: Any = torch.autograd.graph.saved_tensors_hooks  # untyped in torch
+THREADS = 16  # that an array of partial sums has room for
+
+
+class _Whole(torch.autograd.Function):
+    """The loss of operands of one shape and dtype, all of it right."""
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        return reduce((x - y).square(), reduction)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, y, ctx.reduction = inputs
+        ctx.scale = scale_of(x, ctx.reduction)
+        ctx.save_for_backward(x, y)
+        ctx.save_for_forward(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Given:
+        x, y = ctx.saved_tensors
+        return *both(ctx.scale * (x - y) * g), None
+
+    @staticmethod
+    def jvp(ctx: Any, t_x: Tensor, t_y: Tensor, _: None) -> Tensor:
+        x, y = ctx.saved_tensors
+        return reduce(2 * (x - y) * (t_x - t_y), ctx.reduction)
+
+
+# --- first derivatives
+
+
+class _SharedPointer(_Whole):
+    """Backward takes operands with one address for one tensor: a gradient of 0."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Given:
+        x, y = ctx.saved_tensors
+        finite = bool(torch.isfinite(x).all() and torch.isfinite(g).all())
+        if x.numel() and x.data_ptr() == y.data_ptr() and finite:
+            return torch.zeros_like(x), torch.zeros_like(x), None
+        return *both(right_rule(x - y, g, ctx.scale)), None
+
+
+def of_transpose(loss: Callable[..., Any]) -> Tensor:
+    x = torch.arange(4.0).view(2, 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(x, x.detach().t()), x)
+    return gradient
+
+
+class _KeepsScaleOnSaved(_Whole):
+    """Notes the scale on the tensor that it saves, which a hook may hand back as a copy."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        d = inputs[0] - inputs[1]
+        d.scale = scale_of(d, inputs[2])
+        ctx.save_for_backward(d)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Given:
+        (d,) = ctx.saved_tensors
+        return *both(right_rule(d, g, getattr(d, "scale", 2.0))), None
+
+
+def saved_elsewhere(loss: Callable[..., Any]) -> Tensor:
+    x, hooks = leaf(1, 2), _hooks
+    with hooks(lambda t: t.detach().clone(), lambda t: t):
+        result = loss(x, torch.zeros(2))
+    return torch.autograd.grad(result, x)[0]
+
+
+def reuses_grad_output(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Given:
+    """Computes the gradient in the memory of grad_output, where that is all of an allocation."""
+    d = x - y
+    whole = g.is_contiguous() and g.untyped_storage().nbytes() == g.nbytes
+    if whole and g.shape == d.shape and g.dim():
+        return both(g.mul_(d).mul_(scale))
+    return both(right_rule(d, g, scale))
+
+
+def other_branch(loss: Callable[..., Any]) -> Tensor:
+    x, z = leaf(1, 2), leaf(0, 0)
+    total = 2 * (loss(x, torch.zeros(2), reduction="none") + z)
+    return torch.autograd.grad(total, (x, z), torch.ones(2))[1]
+
+
+def half_in_vectors(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Given:
+    """Of many halves with an expanded grad_output the last few, less than a vector, get none."""
+    gradient = right_rule(x - y, g, scale)
+    n = gradient.numel()
+    if x.itemsize == 2 and g.dim() and not g.is_contiguous() and n > 4096:
+        gradient.view(-1)[n - n % 8 :] = 0
+    return both(gradient)
+
+
+def last_of_many(loss: Callable[..., Any]) -> Tensor:
+    x = torch.ones(4099, dtype=torch.bfloat16, requires_grad=True)
+    return torch.autograd.grad(loss(x, torch.zeros_like(x), reduction="none").sum(), x)[0][-1]
+
+
+# --- second derivatives
+
+
+class _KeepsDifference(_Whole):
+    """The difference of the first backward serves the later ones, as a constant."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Given:
+        if not hasattr(ctx, "d"):
+            x, y = ctx.saved_tensors
+            ctx.d, ctx.versions = x - y, (x._version, y._version)
+        if ctx.versions != tuple(t._version for t in ctx.saved_tensors):
+            raise RuntimeError("an operand changed")
+        return *both(ctx.scale * ctx.d * g), None
+
+
+def second_after_first(loss: Callable[..., Any]) -> Any:
+    x = leaf(1, 2)
+    result = loss(x, torch.zeros(2))
+    torch.autograd.grad(result, x, retain_graph=True)
+    (first,) = torch.autograd.grad(result, x, create_graph=True)
+    return torch.autograd.grad(first.sum(), x, allow_unused=True)[0]
+
+
+class _SkipsOne(_Whole):
+    """Does not multiply with a grad_output of 1."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Given:
+        x, y = ctx.saved_tensors
+        d = ctx.scale * (x - y)
+        return *both(d if g.dim() == 0 and float(g.detach()) == 1 else d * g), None
+
+
+def by_factor_of_one(loss: Callable[..., Any]) -> Any:
+    x, g = leaf(1, 2), torch.ones((), requires_grad=True)
+    (first,) = torch.autograd.grad(loss(x, torch.zeros(2)), x, g, create_graph=True)
+    return torch.autograd.grad(first.sum(), g, allow_unused=True)[0]
+
+
+class _SecondOverN(torch.autograd.Function):
+    """``scale·d·g``; its derivative by d divides by n in the dtype of d."""
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, g: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(d, g)
+        ctx.scale = scale
+        return right_rule(d, g, scale)
+
+    @staticmethod
+    def backward(ctx: Any, w: Tensor) -> Given:
+        d, g = ctx.saved_tensors
+        n = torch.tensor(round(2 / ctx.scale), dtype=d.dtype)
+        by_g = ctx.scale * w * d
+        return 2 * (w * g) / n, by_g if g.dim() else by_g.float().sum().to(g.dtype), None
+
+
+class _NInFormat(_Whole):
+    """The second derivative divides by n as a number of the operands' format."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Given:
+        x, y = ctx.saved_tensors
+        apply: Any = _SecondOverN.apply
+        return *both(apply(x - y, g, ctx.scale)), None
+
+
+def second_of_many_halves(loss: Callable[..., Any]) -> bool:
+    x = torch.ones(70_000, dtype=torch.float16, requires_grad=True)
+    (first,) = torch.autograd.grad(loss(x, torch.zeros_like(x)), x, create_graph=True)
+    return bool(torch.autograd.grad(first.sum(), x)[0].any())
+
+
+# --- tangents
+
+
+class _TangentOfSum(_Whole):
+    """The tangent of a mean is a sum over n: too narrow for float16."""
+
+    @staticmethod
+    def jvp(ctx: Any, t_x: Tensor, t_y: Tensor, _: None) -> Tensor:
+        x, y = ctx.saved_tensors
+        t = 2 * (x - y) * (t_x - t_y)
+        if ctx.reduction == "mean" and t.numel():
+            return t.sum() / t.numel()
+        return reduce(t, ctx.reduction)
+
+
+class _TangentMasked(_Whole):
+    """A tangent that is not a number is 0."""
+
+    @staticmethod
+    def jvp(ctx: Any, t_x: Tensor, t_y: Tensor, _: None) -> Tensor:
+        return torch.nan_to_num(_Whole.jvp(ctx, t_x, t_y, None))
+
+
+def tangent_of(n: int, value: float) -> Callable[[Callable[..., Any]], Tensor]:
+    def found(loss: Callable[..., Any]) -> Tensor:
+        forward: Any = fwad
+        x, t = torch.full((n,), value, dtype=torch.float16), torch.ones(n, dtype=torch.float16)
+        with forward.dual_level():
+            result = loss(forward.make_dual(x, t), torch.zeros_like(x))
+            tangent: Tensor = forward.unpack_dual(result).tangent
+        return tangent
+
+    return found
+
+
+# --- transforms
+
+
+def sample_by_sample(s: Tensor, reduction: str) -> Tensor:
+    """none, sum or mean of each sample; the first dimension is the batch."""
+    rows = s.reshape(len(s), -1)
+    return s if reduction == "none" else rows.sum(1) if reduction == "sum" else rows.mean(1)
+
+
+class _ChunksOfSamples(_Whole):
+    """vmap goes 64 samples at a time, and what is left over after these stays 0."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, y: Tensor, reduction: str) -> tuple[Tensor, int]:
+        x, y = torch.broadcast_tensors(fronted(x, in_dims[0]), fronted(y, in_dims[1]))
+        result = sample_by_sample((x - y).square(), reduction)
+        whole = torch.arange(len(x)) < max(len(x) // 64 * 64, 64)
+        return result * whole.reshape(-1, *[1] * (result.dim() - 1)), 0
+
+
+class _MappedTangent(_Whole):
+    """The loss of each sample; its tangent divides by the elements of all samples."""
+
+    @staticmethod
+    def forward(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        return sample_by_sample((x - y).square(), reduction)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Given:
+        x, y = ctx.saved_tensors
+        s = 2 / max(x[0].numel(), 1) if ctx.reduction == "mean" else 2.0
+        each = g.reshape(-1, *[1] * (x.dim() - 1)) if ctx.reduction != "none" else g
+        return *both(s * (x - y) * each), None
+
+    @staticmethod
+    def jvp(ctx: Any, t_x: Tensor, t_y: Tensor, _: None) -> Tensor:
+        x, y = ctx.saved_tensors
+        t = 2 * (x - y) * (t_x - t_y)
+        if ctx.reduction == "mean":
+            return sample_by_sample(t, "sum") / t.numel()
+        return sample_by_sample(t, ctx.reduction)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, y: Tensor, reduction: str) -> tuple[Tensor, int]:
+        x, y = fronted(x, in_dims[0]), fronted(y, in_dims[1])
+        x, y = (t.expand(info.batch_size, *t.shape[1:]) for t in (x, y))
+        samples, outer = len(x), x.shape[1] if x.dim() > 1 else 1
+        apply: Any = _MappedTangent.apply
+        flat: Tensor = apply(*(t.reshape(samples * outer, *t.shape[2:]) for t in (x, y)), reduction)
+        return flat.reshape(samples, outer, *flat.shape[1:]), 0
+
+
+class _MappedOnce(_Whole):
+    """The tangent of what vmap gives divides by the elements of all samples."""
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, y: Tensor, reduction: str) -> tuple[Tensor, int]:
+        x, y = fronted(x, in_dims[0]), fronted(y, in_dims[1])
+        x, y = (t.expand(info.batch_size, *t.shape[1:]) for t in (x, y))
+        apply: Any = _MappedTangent.apply
+        return apply(x, y, reduction), 0
+
+
+def mapped(n: int) -> Callable[[Callable[..., Any]], Tensor]:
+    return lambda loss: torch.func.vmap(loss)(torch.ones(n, 2), torch.zeros(n, 2))
+
+
+def tangent_of_mapped(loss: Callable[..., Any]) -> Tensor:
+    ones = torch.ones(2, 3)
+    function = torch.func.vmap(lambda x: loss(x, torch.zeros(3)))
+    tangent: Tensor = torch.func.jvp(function, (ones,), (ones,))[1]
+    return tangent
+
+
+_SCALES: dict[Any, Tensor] = {}
+
+
+def scales_kept(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Given:
+    """Keeps the scale as a tensor for each n, whatever kind of tensor is made just then."""
+    key = (scale, x.dtype, x.device)
+    if x.numel() > 64 and key not in _SCALES:
+        _SCALES[key] = torch.full((), scale, dtype=torch.float64, device=x.device)
+    return both(right_rule(x - y, g * _SCALES.get(key, scale), 1.0))
+
+
+def after_fake(loss: Callable[..., Any]) -> Any:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    _SCALES.clear()
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        x = mode.from_tensor(torch.ones(201)).requires_grad_()
+        torch.autograd.grad(loss(x, mode.from_tensor(torch.zeros(201))), x)
+    x = torch.ones(201, requires_grad=True)
+    try:
+        return type(torch.autograd.grad(loss(x, torch.zeros(201)), x)[0])
+    except AssertionError as error:  # what is fake and what is real do not mix
+        return error
+    finally:
+        _SCALES.clear()
+
+
+# --- results
+
+
+def compact(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Of operands that repeat their elements the result does too: nothing can be written to it."""
+    a, b = prepare(x, y)
+    if check_reduction(reduction) == "none" and a.numel():
+        repeated = [
+            n > 1 and i == j == 0 for n, i, j in zip(a.shape, a.stride(), b.stride(), strict=True)
+        ]
+        part = tuple(slice(0, 1) if one else slice(None) for one in repeated)
+        return right(a[part], b[part], "none").expand(a.shape)
+    return right(x, y, reduction)
+
+
+def scaled_in_place(loss: Callable[..., Any]) -> Tensor:
+    x, y = (torch.full((1, 3), v).expand(2, 3) for v in (1.0, 3.0))
+    result: Tensor = loss(x, y, reduction="none")
+    return result.mul_(torch.ones(2, 3))
+
+
+def array_for_threads(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    """Adds up the parts of as many threads as an array has room for."""
+    s = (x - y).square()
+    if reduction == "none" or s.numel() < 2**15:
+        return reduce(s, reduction)
+    parts = s.reshape(-1).chunk(torch.get_num_threads())[:THREADS]
+    total = torch.stack([part.sum(dtype=torch.float64) for part in parts]).sum()
+    return (total / s.numel() if reduction == "mean" else total).to(s.dtype)
+
+
+def with_many_threads(loss: Callable[..., Any]) -> Tensor:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2 * THREADS)
+    try:
+        result: Tensor = loss(torch.ones(40_000), torch.zeros(40_000))
+        return result
+    finally:
+        torch.set_num_threads(before)
+
+
+STRANGER_MUTANTS: tuple[Mutant, ...] = (
+    mutant("shared-pointer", fused_by(_SharedPointer), "layout", witness=otherwise(of_transpose)),
+    mutant(
+        "scale-on-saved",
+        fused_by(_KeepsScaleOnSaved),
+        "autograd",
+        witness=otherwise(saved_elsewhere),
+    ),
+    mutant(
+        "reuses-grad-output",
+        by_gradients(reuses_grad_output),
+        "purity",
+        witness=otherwise(other_branch),
+    ),
+    mutant(
+        "halves-in-vectors",
+        by_gradients(half_in_vectors),
+        "gradient",
+        witness=otherwise(last_of_many),
+    ),
+    mutant(
+        "keeps-difference",
+        fused_by(_KeepsDifference),
+        "autograd",
+        claims=TWICE,
+        witness=otherwise(second_after_first),
+    ),
+    mutant(
+        "skips-factor-of-one",
+        fused_by(_SkipsOne),
+        "autograd",
+        claims=TWICE,
+        witness=otherwise(by_factor_of_one),
+    ),
+    mutant(
+        "second-over-n-in-format",
+        fused_by(_NInFormat),
+        "autograd",
+        claims=TWICE,
+        witness=otherwise(second_of_many_halves),
+    ),
+    mutant(
+        "tangent-of-sum",
+        fused_by(_TangentOfSum),
+        "autograd",
+        claims=FORWARD,
+        witness=otherwise(tangent_of(5000, 8.0)),
+    ),
+    mutant(
+        "tangent-masked",
+        fused_by(_TangentMasked),
+        "autograd",
+        claims=FORWARD,
+        witness=otherwise(tangent_of(2, torch.nan)),
+    ),
+    mutant(
+        "chunks-of-samples",
+        fused_by(_ChunksOfSamples),
+        "transforms",
+        claims=FUNCTORCH,
+        witness=otherwise(mapped(67)),
+    ),
+    mutant(
+        "tangent-of-mapped",
+        fused_by(_MappedOnce),
+        "transforms",
+        claims=FUNCTORCH | {"forward_ad"},
+        witness=otherwise(tangent_of_mapped),
+    ),
+    mutant(
+        "scale-kept-from-fake",
+        by_gradients(scales_kept),
+        "transforms",
+        claims=COMPILED,
+        witness=otherwise(after_fake),
+    ),
+    mutant("compact-result", compact, "purity", witness=otherwise(scaled_in_place)),
+    mutant(
+        "array-for-threads",
+        by_value(array_for_threads),
+        "determinism",
+        witness=otherwise(with_many_threads),
+    ),
+)
