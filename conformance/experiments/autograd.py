@@ -232,6 +232,23 @@ def _nonleaf(bench: Bench) -> Messages:
             yield f"the gradient is wrong where input is a view of a larger tensor ({reduction})"
         if bench.claims("target_gradient"):
             yield from _nonleaf_target(bench, reduction)
+        result = bench.loss(x, y, reduction)
+        passed_on: Any = _PassesNothingOn.apply
+        (got_x,) = torch.autograd.grad(passed_on(result).sum() + x.sum(), x)
+        if not torch.equal(got_x, torch.ones_like(got_x)):
+            yield f"where no gradient comes from above there is one of input ({reduction})"
+
+
+class _PassesNothingOn(torch.autograd.Function):
+    """Its backward has None for what it was applied to."""
+
+    @staticmethod
+    def forward(ctx: Any, t: torch.Tensor) -> torch.Tensor:
+        return t.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> None:
+        return None
 
 
 def _nonleaf_target(bench: Bench, reduction: str) -> Messages:
@@ -301,6 +318,9 @@ def _double_backward(bench: Bench) -> Messages:
             yield from _second(bench, reduction, ((2, 3), (2, 3)), "operands", (name,), again=True)
         if bench.dtype == "float16" and reduction == "mean":  # n is no number of the dtype
             yield from _second(bench, reduction, ((257, 256),) * 2, "operands", names[:1])
+        yield from _grad_output_changed(bench, reduction)
+        if reduction == "none":
+            yield from _second_beside_nan(bench)
         if bench.claims("target_gradient"):
             yield from _of_itself(bench, reduction)
         for kinds in two_dtypes(bench):
@@ -317,6 +337,37 @@ def _grad_output_derivative(bench: Bench) -> Messages:
             yield from _second(
                 bench, reduction, ((2, 3), (2, 3)), "grad_output", names, constant=value
             )
+
+
+def _grad_output_changed(bench: Bench, reduction: str) -> Messages:
+    """In place, between the gradient and its derivative: that raises or is right."""
+    x, y = _values(bench, ((2, 3), (2, 3)))
+    g = eighths(bench, x.shape if reduction == "none" else (), 3)
+    w = eighths(bench, x.shape, 4)
+    leaf, grad_output = bench.made(x, needs=True), bench.made(g)
+    result = bench.loss(leaf, bench.made(y), reduction)
+    (gradient,) = torch.autograd.grad(result, leaf, grad_output, create_graph=True)
+    grad_output.mul_(3)
+    try:
+        (second,) = torch.autograd.grad(gradient, leaf, bench.made(w))
+    except RuntimeError:
+        return
+    exact = np.broadcast_to(mse.second_vjp(x - y, g, w, reduction)[0], x.shape)
+    text = f"after grad_output.mul_(3) the second derivative ({reduction})"
+    yield from deviation(bench, text, second, exact, abs(exact), x.size)
+
+
+def _second_beside_nan(bench: Bench) -> Messages:
+    """A grad_output that is NaN somewhere: so is the second derivative, there alone."""
+    x, y = _values(bench, ((2, 3), (2, 3)))
+    g = eighths(bench, (2, 3), 3)
+    g[1, 1] = np.nan
+    leaf = bench.made(x, needs=True)
+    result = bench.loss(leaf, bench.made(y), "none")
+    (gradient,) = torch.autograd.grad(result, leaf, bench.made(g), create_graph=True)
+    (second,) = torch.autograd.grad(gradient, leaf, torch.ones_like(gradient))
+    if not np.array_equal(np.isnan(to_numpy(second)), np.isnan(g)):
+        yield "the second derivative hides that grad_output is NaN, or spreads it (none)"
 
 
 def _of_itself(bench: Bench, reduction: str) -> Messages:
@@ -390,7 +441,8 @@ def _laid(bench: Bench, values: Floats, *, needs: bool = False) -> torch.Tensor:
     """A tensor with these values; one of three dimensions has the last one outermost in memory."""
     if values.ndim < 3:
         return bench.made(values, needs=needs)
-    return bench.made(np.moveaxis(values, -1, 0)).movedim(0, -1).requires_grad_(needs)
+    moved = bench.made(values).movedim(-1, 0).contiguous()
+    return moved.movedim(0, -1).requires_grad_(needs)
 
 
 def _second(

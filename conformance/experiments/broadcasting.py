@@ -5,7 +5,17 @@ from __future__ import annotations
 import itertools
 import warnings
 
-from conformance.experiments.bench import Bench, Messages, brief, experiment
+import numpy as np
+import torch
+
+from conformance.experiments.bench import (
+    Bench,
+    Messages,
+    brief,
+    deviation,
+    experiment,
+    gradients,
+)
 
 
 @experiment("broadcasting.error")
@@ -30,3 +40,19 @@ def _broadcasting_warning(bench: Bench) -> Messages:
         bench.loss(x, y, bench.reductions[0])
     if not any(issubclass(w.category, UserWarning) for w in caught):
         yield "sizes (4, 3) and (3,) gave no UserWarning"
+
+
+@experiment("broadcasting.gradient")
+def _broadcasting_gradient(bench: Bench) -> Messages:
+    """A row for many, of halves: one large term, and thousands that each are lost beside it."""
+    if bench.dtype not in ("float16", "bfloat16") or "sum" not in bench.reductions:
+        return
+    if not bench.claims("broadcast", "target_gradient"):
+        return
+    rows = np.full((3001, 2), torch.finfo(getattr(torch, bench.dtype)).eps / 64)
+    rows[0] = 1
+    y = bench.made(np.zeros(2), needs=True)
+    (got,) = gradients(bench.loss(bench.made(rows), y, "sum"), y)
+    exact = -2 * rows.sum(axis=0)
+    text = f"the gradient of a target of (2,) beside {rows.shape} (sum)"
+    yield from deviation(bench, text, got, exact, abs(exact), len(rows))

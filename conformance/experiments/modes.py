@@ -48,9 +48,7 @@ def _with_gradients(result: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
 def _deterministic_mode(bench: Bench) -> Messages:
     """``use_deterministic_algorithms(True)``: poison for what a kernel forgets to write, too."""
     before = torch.are_deterministic_algorithms_enabled()
-    pairs = [_operands(bench, 5)]
-    if bench.claims("broadcast"):
-        pairs.append((_operands(bench, 3)[0], _operands(bench, 2, 3)[1]))
+    pairs = [_operands(bench, 5), *(pair for _, pair in _other_operands(bench))]
     for reduction, (x, y) in itertools.product(bench.reductions, pairs):
         plainly = _with_gradients(bench.loss(x, y, reduction), x, y)
         torch.use_deterministic_algorithms(True)
@@ -109,7 +107,9 @@ def _autocast_dtype(bench: Bench) -> Messages:
 def _under_autocast(bench: Bench) -> Iterator[tuple[str, str, tuple[Tensor, Tensor], Tensor]]:
     """In words, the reduction, the operands and the result; for each dtype to which it casts."""
     kind = torch.device(bench.device).type
-    pairs = [_operands(bench, 5), _operands(bench, 3, 30), *_of_two_dtypes(bench)]
+    pairs = [_operands(bench, 5), _operands(bench, 3, 30), *_of_two_dtypes(bench), _with_nan(bench)]
+    if bench.claims("broadcast"):
+        pairs.append((_operands(bench, 3)[0], _operands(bench, 2, 3)[1]))
     for reduction, operands in itertools.product(bench.reductions, pairs):
         for dtype in AUTOCAST.get(kind, (torch.bfloat16,)):
             with torch.autocast(kind, dtype=dtype):
@@ -117,6 +117,13 @@ def _under_autocast(bench: Bench) -> Iterator[tuple[str, str, tuple[Tensor, Tens
             names = " and ".join(str(t.dtype).removeprefix("torch.") for t in operands)
             text = f"under autocast to {str(dtype).removeprefix('torch.')} ({names}, {reduction})"
             yield text, reduction, operands, got
+
+
+def _with_nan(bench: Bench) -> tuple[Tensor, Tensor]:
+    x, y = _operands(bench, 4)
+    with torch.no_grad():
+        x[1] = torch.nan
+    return x, y
 
 
 def _of_two_dtypes(bench: Bench) -> Iterator[tuple[Tensor, Tensor]]:

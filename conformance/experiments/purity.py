@@ -104,6 +104,18 @@ def _kept(bench: Bench, loss: Callable[..., Any], text: str) -> Messages:
             yield f"a later call changed an earlier result or gradient ({text}{mode})"
 
 
+@experiment("purity.inputs")
+def _purity_inputs(bench: Bench) -> Messages:
+    """Views that nobody holds but the call: what they show is the caller's all the same."""
+    for reduction in bench.reductions:
+        x, y = bench.tensor((2, 5), 1), bench.tensor((2, 5), 2)
+        kept = x.clone(), y.clone()
+        with torch.no_grad():
+            bench.target.loss(x[1], y[1], reduction=reduction)
+        if not (torch.equal(x, kept[0]) and torch.equal(y, kept[1])):
+            yield f"a call on views wrote to what they are views of ({reduction})"
+
+
 @experiment("purity.grad_output")
 def _purity_grad_output(bench: Bench) -> Messages:
     """Of ``2·(L + z)`` the loss and z are handed one tensor, which nobody else holds."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import itertools
 import resource
 import sys
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,49 +27,61 @@ PATIENCE = 1.0  # seconds for a call on it
 @experiment("resources.memory")
 def _memory(bench: Bench) -> Messages:
     """Tensors that live on after calls on ever new operands: Python's, then the process's pages."""
-    for reduction in bench.reductions:  # what compiles keeps something of the first of each kind
-        _calls(bench, reduction, 4, (5,))
-        _calls_in_vain(bench, reduction, 4)
+    losses = _losses(bench)
+    for loss in losses:  # what compiles keeps something of the first of each kind
+        _calls(bench, loss, 4, (5,))
+        _calls_in_vain(bench, loss, 4)
     gc.freeze()  # what is there now: only what comes after is looked at, and quickly
     try:
-        for reduction in bench.reductions:
-            _calls(bench, reduction, CALLS, (5,))
+        for loss in losses:
+            _calls(bench, loss, CALLS, (5,))
         grown = _live()
-        for reduction in bench.reductions:
-            _calls_in_vain(bench, reduction, CALLS)
+        for loss in losses:
+            _calls_in_vain(bench, loss, CALLS)
         further = _live() - grown
     finally:
         gc.unfreeze()
     yield from _handles(bench)
     if grown >= CALLS // 2:
-        yield f"{CALLS * len(bench.reductions)} calls left {grown} tensors alive"
+        yield f"{CALLS * len(losses)} calls left {grown} tensors alive"
     if further >= CALLS // 2:
         yield f"{CALLS} calls without a backward, and {CALLS} that raise, left {further} alive"
     yield from _pages(bench)
 
 
-def _calls(bench: Bench, reduction: str, count: int, shape: tuple[int, ...]) -> None:
+def _losses(bench: Bench) -> list[Callable[[Tensor, Tensor], Tensor]]:
+    """The loss with each reduction and, where there is one, a module with each."""
+    losses: list[Callable[[Tensor, Tensor], Tensor]] = [
+        functools.partial(bench.loss, reduction=r) for r in bench.reductions
+    ]
+    make = bench.target.module if bench.claims("module") else None
+    return losses if make is None else [*losses, *(make(reduction=r) for r in bench.reductions)]
+
+
+def _calls(
+    bench: Bench, loss: Callable[[Tensor, Tensor], Tensor], count: int, shape: tuple[int, ...]
+) -> None:
     for k in range(count):
         x, y = bench.tensor(shape, 2 * k).requires_grad_(), bench.tensor(shape, 2 * k + 1)
-        result = bench.loss(x, y, reduction)
+        result = loss(x, y)
         torch.autograd.grad(result, x, torch.ones_like(result))
 
 
-def _calls_in_vain(bench: Bench, reduction: str, count: int) -> None:
+def _calls_in_vain(bench: Bench, loss: Callable[[Tensor, Tensor], Tensor], count: int) -> None:
     """Calls that no backward follows, and calls on shapes that do not go together."""
     for k in range(count):
         x, y = bench.tensor((5,), 2 * k).requires_grad_(), bench.tensor((5,), 2 * k + 1)
         with torch.set_grad_enabled(bool(k % 2)):
-            bench.loss(x, y, reduction)
+            loss(x, y)
         with contextlib.suppress(Exception):
-            bench.loss(x, y[:2], reduction)
+            loss(x, y[:2])
 
 
 def _handles(bench: Bench) -> Messages:
     """Threads and open files, of which a process may have some thousands."""
     before = _open_handles()
     for reduction in bench.reductions:
-        _calls(bench, reduction, CALLS, (5,))
+        _calls(bench, functools.partial(bench.loss, reduction=reduction), CALLS, (5,))
     for what, now in _open_handles().items():
         if now - before[what] >= CALLS // 2:
             yield f"{CALLS * len(bench.reductions)} calls left {now - before[what]} {what}"

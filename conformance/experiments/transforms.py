@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,12 @@ from conformance.experiments.bench import (
     Bench,
     Messages,
     Shape,
+    close,
     deviation,
     eighths,
     experiment,
+    gradients,
+    two_dtypes,
 )
 from reference import mse
 from reference.formats import Floats
@@ -83,11 +87,29 @@ def _vjp(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         g = eighths(bench, d.shape if reduction == "none" else (), 3)
         function, operands = _along(bench, _function(bench, reduction), x, y)
-        gradients = torch.func.vjp(function, *operands)[1](bench.made(g))
+        found = torch.func.vjp(function, *operands)[1](bench.made(g))
         for number, name, sign in _differentiated(bench):
             exact = sign * _gradient(d, g, reduction)
             text = f"torch.func.vjp by {name} ({reduction})"
-            yield from deviation(bench, text, gradients[number], exact, abs(exact))
+            yield from deviation(bench, text, found[number], exact, abs(exact))
+        yield from _as_plainly(bench, reduction)
+
+
+def _as_plainly(bench: Bench, reduction: str) -> Messages:
+    """Beside a NaN, and of two dtypes: the result and the gradient of a plain call."""
+    kinds = [(bench.dtype, bench.dtype), *two_dtypes(bench)]
+    for first, second in kinds:
+        x, y = bench.tensor((4,), 1, first), bench.tensor((4,), 2, second)
+        x[1] = torch.nan if first == second else x[1]
+        pulled: Any = torch.func.vjp(lambda x, y=y: bench.loss(x, y, reduction), x)
+        result, pull = pulled
+        leaf = x.clone().requires_grad_()
+        plain = bench.loss(leaf, y, reduction)
+        if not close(result, plain) or not close(
+            pull(torch.ones_like(result))[0], gradients(plain, leaf)[0]
+        ):
+            text = "beside a NaN" if first == second else f"of {first} and {second}"
+            yield f"torch.func.vjp {text} is not as a plain call ({reduction})"
 
 
 @experiment("transforms.jvp")
@@ -113,6 +135,27 @@ def _jvp(bench: Bench) -> Messages:
         yield from deviation(
             bench, f"torch.func.jvp of vmap ({reduction})", got, exact, bound, d.size
         )
+        if bench.claims("double_backward"):
+            yield from _gradient_of_tangent(bench, reduction, x, y, t_x)
+
+
+def _gradient_of_tangent(bench: Bench, reduction: str, x: Floats, y: Floats, t: Floats) -> Messages:
+    """Reverse over forward: 2·t, over n for a mean. Some cannot be differentiated so, and raise."""
+    target, along = bench.made(y), bench.made(t)
+
+    def tangent(a: Tensor) -> Tensor:
+        total: Tensor = torch.func.jvp(lambda x: bench.loss(x, target, reduction), (a,), (along,))[
+            1
+        ]
+        return total.sum()
+
+    try:
+        got = torch.func.grad(tangent)(bench.made(x))
+    except RuntimeError:
+        return
+    exact = _gradient(t, np.ones(()), reduction)
+    text = f"torch.func.grad of jvp ({reduction})"
+    yield from deviation(bench, text, got, exact, abs(exact))
 
 
 def _narrowed(tangent: torch.Tensor, bench: Bench) -> torch.Tensor:

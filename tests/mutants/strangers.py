@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,14 +10,18 @@ import torch
 import torch.autograd.forward_ad as fwad
 from torch import Tensor
 
+from targets import Target
+from targets.module import MSE
 from targets.operands import check_reduction, prepare
 
 from .autograd import FORWARD, TWICE, Given, both, fused_by, scale_of
-from .mutant import Mutant, by_gradients, by_value, mutant, reduce, right, right_rule
-from .overlooked import leaf, otherwise
-from .transforms import COMPILED, FUNCTORCH, fronted
+from .module import module_mutant
+from .mutant import Loss, Mutant, by_gradients, by_value, mutant, reduce, right, right_rule
+from .overlooked import leaf, otherwise, plainly
+from .transforms import AUTOCAST, COMPILED, FUNCTORCH, fronted, transforming
 
 _hooks: Any = torch.autograd.graph.saved_tensors_hooks  # untyped in torch
+REFERENCES = 4  # to an operand that only the call holds
 THREADS = 16  # that an array of partial sums has room for
 
 
@@ -367,6 +372,300 @@ def with_many_threads(loss: Callable[..., Any]) -> Tensor:
         torch.set_num_threads(before)
 
 
+# --- the same, in a mode or one derivative further
+
+
+def by_pointer(t: Tensor) -> Tensor:
+    """What a kernel sees that takes a dense tensor for a contiguous one."""
+    whole = t.numel() and t.untyped_storage().nbytes() == t.nbytes and not t.storage_offset()
+    return t.as_strided(t.shape, torch.empty(t.shape).stride()) if whole else t
+
+
+class _Second(torch.autograd.Function):
+    """``scale·d·g``, with derivatives of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, g: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(d, g)
+        ctx.scale = scale
+        return right_rule(d, g, scale)
+
+    @staticmethod
+    def derivatives(ctx: Any, w: Tensor) -> Given:
+        d, g = ctx.saved_tensors
+        wide = torch.promote_types(d.dtype, torch.float32)
+        by_g = ctx.scale * w.to(wide) * d.to(wide)
+        by_g = (by_g if g.dim() else by_g.sum()).to(g.dtype)
+        return right_rule(w, g, ctx.scale), by_g, None
+
+
+class _SecondByPointer(_Second):
+    @staticmethod
+    def backward(ctx: Any, w: Tensor) -> Given:
+        return _Second.derivatives(ctx, by_pointer(w))
+
+
+class _SecondMasked(_Second):
+    @staticmethod
+    def backward(ctx: Any, w: Tensor) -> Given:
+        return tuple(t if t is None else t.nan_to_num() for t in _Second.derivatives(ctx, w))
+
+
+class _SecondUnprotected(_Second):
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, g: Tensor, scale: float) -> Tensor:
+        ctx.saved, ctx.scale = (d, g.detach()), scale
+        return right_rule(d, g, scale)
+
+    @staticmethod
+    def backward(ctx: Any, w: Tensor) -> Given:
+        d, g = ctx.saved
+        by_g = ctx.scale * w.float() * d.float() if d.itemsize < 4 else ctx.scale * w * d
+        by_g = (by_g if g.dim() else by_g.sum()).to(g.dtype)
+        return right_rule(w, g, ctx.scale), by_g, None
+
+
+def second_by(function: Any, doc: str) -> Any:
+    """The loss, with a gradient that is a Function with derivatives of its own."""
+
+    class Loss(_Whole):
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> Given:
+            x, y = ctx.saved_tensors
+            return *both(function.apply(x - y, g, ctx.scale)), None
+
+    return fused_by(Loss, doc=doc)
+
+
+def second_along(change: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
+    """The second derivative, along what ``change`` makes of grad_output and the cotangent."""
+
+    def found(loss: Callable[..., Any]) -> Tensor:
+        x, g, w = torch.ones(2, 3, requires_grad=True), torch.ones(2, 3), torch.arange(6.0)
+        result = loss(x, torch.zeros(2, 3), reduction="none")
+        (first,) = torch.autograd.grad(result, x, g.requires_grad_(), create_graph=True)
+        return torch.autograd.grad(first, x, change(g, w))[0]
+
+    return found
+
+
+def tripled(g: Tensor, w: Tensor) -> Tensor:
+    g.detach().mul_(3)
+    return w.view(2, 3)
+
+
+def transposed(g: Tensor, w: Tensor) -> Tensor:
+    return w.view(3, 2).t()
+
+
+def of_nan(loss: Callable[..., Any]) -> Tensor:
+    x, g = leaf(1, 2), torch.tensor([torch.nan, 1.0])
+    result = loss(x, torch.zeros(2), reduction="none")
+    (first,) = torch.autograd.grad(result, x, g, create_graph=True)
+    return torch.autograd.grad(first.sum(), x)[0]
+
+
+class _TangentByPointer(_Whole):
+    """The tangent of an operand is read as if it were contiguous."""
+
+    @staticmethod
+    def jvp(ctx: Any, t_x: Tensor, t_y: Tensor, _: None) -> Tensor:
+        return _Whole.jvp(ctx, by_pointer(t_x), by_pointer(t_y), None)
+
+
+def tangent_of_transpose(loss: Callable[..., Any]) -> Tensor:
+    forward: Any = fwad
+    x, t = torch.arange(6.0).view(2, 3).t(), torch.arange(6.0).view(2, 3).t()
+    with forward.dual_level():
+        result = loss(forward.make_dual(x, t), torch.zeros(3, 2))
+        tangent: Tensor = forward.unpack_dual(result).tangent
+    return tangent
+
+
+class _TangentDetached(_Whole):
+    """The tangent is a constant to whoever differentiates it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def jvp(ctx: Any, t_x: Tensor, t_y: Tensor, _: None) -> Tensor:
+        x, y = ctx.saved_tensors
+        return reduce(2 * (x - y).detach() * (t_x - t_y), ctx.reduction)
+
+
+def gradient_of_tangent(loss: Callable[..., Any]) -> Tensor:
+    def tangent(a: Tensor) -> Tensor:
+        along: Any = torch.func.jvp(lambda x: loss(x, torch.zeros(2)), (a,), (torch.ones(2),))
+        return along[1]  # type: ignore[no-any-return]
+
+    return torch.func.grad(tangent)(torch.ones(2))
+
+
+class _NeedsGradOutput(_Whole):
+    """Asks for no zeros in place of a missing grad_output, and multiplies with it."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _Whole.setup_context(ctx, inputs, output)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Given:
+        x, y = ctx.saved_tensors
+        return *both(right_rule(x - y, g * 1, ctx.scale)), None
+
+
+class _PassesNothingOn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, t: Tensor) -> Tensor:
+        return t.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> None:
+        return None
+
+
+def dead_end(loss: Callable[..., Any]) -> Any:
+    x = leaf(1, 2)
+    apply: Any = _PassesNothingOn.apply
+    try:
+        return torch.autograd.grad(apply(loss(x, torch.zeros(2))) + x.sum(), x)[0]
+    except TypeError as error:
+        return error
+
+
+def temporary(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Without gradients, subtracts in the memory of an operand that nobody holds: a view's, too."""
+    free = sys.getrefcount(x) <= REFERENCES and not torch.is_grad_enabled() and plainly(x, y)
+    if free and x.shape == y.shape and x.dtype == y.dtype and x._is_view():
+        return reduce(x.sub_(y).square(), reduction)
+    return right(x, y, reduction)
+
+
+def rows_after(loss: Callable[..., Any]) -> Tensor:
+    x = torch.ones(2, 2)
+    with torch.no_grad():
+        loss(x[0], torch.ones(2))
+    return x
+
+
+def in_mode(mode: Callable[[], bool], wrong: Loss, doc: str) -> Loss:
+    """A loss that is right but in a mode."""
+
+    def loss(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        return (wrong if mode() else right)(x, y, reduction)
+
+    loss.__doc__ = doc
+    return loss
+
+
+def of_input(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    total = right(x, y, "sum")
+    return (
+        total / max(x.numel(), 1) if reduction == "mean" and y.numel() else right(x, y, reduction)
+    )
+
+
+def masked(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    a, b = prepare(x, y)
+    d = a - b
+    return reduce(torch.where(d.isnan(), 0, d).square(), reduction)
+
+
+def kept_narrow(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    prepare(x, y)
+    return right(x, y.to(x.dtype), reduction) if x.is_floating_point() else right(x, y, reduction)
+
+
+def dense(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    return right(by_pointer(x), by_pointer(y), reduction)
+
+
+def deterministic(x: Tensor, y: Tensor) -> Callable[[Callable[..., Any]], Tensor]:
+    def found(loss: Callable[..., Any]) -> Tensor:
+        torch.use_deterministic_algorithms(True)
+        try:
+            result: Tensor = loss(x, y)
+        finally:
+            torch.use_deterministic_algorithms(False)
+        return result
+
+    return found
+
+
+def autocast(x: Tensor, y: Tensor) -> Callable[[Callable[..., Any]], Tensor]:
+    def found(loss: Callable[..., Any]) -> Tensor:
+        with torch.autocast("cpu"):
+            result: Tensor = loss(x, y)
+        return result
+
+    return found
+
+
+def pulled(x: Tensor, y: Tensor) -> Callable[[Callable[..., Any]], Any]:
+    def found(loss: Callable[..., Any]) -> Any:
+        result: Any = torch.func.vjp(lambda x: loss(x, y), x)[0]
+        return result.dtype, result
+
+    return found
+
+
+class HalfSums(torch.autograd.Function):
+    """Expands rows; their gradient is added up in blocks, and the blocks in the rows' format."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, shape: tuple[int, ...]) -> Tensor:
+        ctx.shape = t.shape
+        return t.expand(shape).clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        lead = g.dim() - len(ctx.shape)
+        if not lead or not g.numel():
+            return g.sum_to_size(ctx.shape), None
+        rows = g.sum_to_size((*g.shape[:lead], *ctx.shape)).reshape(-1, *ctx.shape)
+        total = torch.zeros_like(rows[0])
+        for block in rows.split(16):
+            total = total + block.sum(0)
+        return total, None
+
+
+def half_sums(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The gradient of a row of halves is added up in halves, 16 rows at a time."""
+    a, b = prepare(x, y)
+    apply: Any = HalfSums.apply
+    if x.dtype == y.dtype and a.itemsize == 2:
+        a, b = (t if t.shape == a.shape else apply(t, a.shape) for t in (x, y))
+    return right(a, b, reduction)
+
+
+def row_of_halves(loss: Callable[..., Any]) -> Any:
+    x = torch.full((3001, 2), 2.0**-16, dtype=torch.float16)
+    x[0] = 1
+    y = torch.zeros(2, dtype=torch.float16, requires_grad=True)
+    return torch.autograd.grad(loss(x, y, reduction="sum"), y)[0]
+
+
+class History(MSE):
+    """Keeps every loss that it has computed."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        result = super().forward(input, target)
+        self.__dict__.setdefault("history", []).append(result.detach())
+        return result
+
+
+def history_grows(target: Target) -> bool:
+    if target.module is None:
+        return False
+    module = target.module(reduction="mean")
+    module(torch.ones(1), torch.zeros(1))
+    return bool(getattr(module, "history", ()))
+
+
+_NAN = torch.tensor([torch.nan, 1.0])
+_THIRD = torch.full((2,), 1 / 3, dtype=torch.float64)
+_CROSSED = (torch.arange(6.0).view(2, 3).t(), torch.arange(6.0).view(3, 2))
 STRANGER_MUTANTS: tuple[Mutant, ...] = (
     mutant("shared-pointer", fused_by(_SharedPointer), "layout", witness=otherwise(of_transpose)),
     mutant(
@@ -450,4 +749,85 @@ STRANGER_MUTANTS: tuple[Mutant, ...] = (
         "determinism",
         witness=otherwise(with_many_threads),
     ),
+    mutant(
+        "second-by-pointer",
+        second_by(_SecondByPointer, "The second derivative reads its cotangent as contiguous."),
+        "autograd",
+        claims=TWICE,
+        witness=otherwise(second_along(transposed)),
+    ),
+    mutant(
+        "second-masked",
+        second_by(_SecondMasked, "A second derivative that is not a number is 0."),
+        "autograd",
+        claims=TWICE,
+        witness=otherwise(of_nan),
+    ),
+    mutant(
+        "second-unprotected",
+        second_by(_SecondUnprotected, "The second derivative keeps grad_output as an attribute."),
+        "autograd",
+        claims=TWICE,
+        witness=otherwise(second_along(tripled)),
+    ),
+    mutant(
+        "tangent-by-pointer",
+        fused_by(_TangentByPointer),
+        "autograd",
+        claims=FORWARD,
+        witness=otherwise(tangent_of_transpose),
+    ),
+    mutant(
+        "tangent-detached",
+        fused_by(_TangentDetached),
+        "transforms",
+        claims=FUNCTORCH | {"forward_ad", "double_backward"},
+        witness=otherwise(gradient_of_tangent),
+    ),
+    mutant(
+        "needs-grad-output", fused_by(_NeedsGradOutput), "autograd", witness=otherwise(dead_end)
+    ),
+    mutant("temporary-reused", temporary, "purity", witness=otherwise(rows_after)),
+    mutant(
+        "autocast-mean-of-input",
+        in_mode(
+            lambda: torch.is_autocast_enabled("cpu"), of_input, "Autocast: n is the input's own."
+        ),
+        "transforms",
+        claims=AUTOCAST,
+        witness=otherwise(autocast(torch.ones(3), torch.zeros(4, 3))),
+    ),
+    mutant(
+        "autocast-masks-nan",
+        in_mode(lambda: torch.is_autocast_enabled("cpu"), masked, "Autocast: a NaN counts as 0."),
+        "transforms",
+        claims=AUTOCAST,
+        witness=otherwise(autocast(_NAN, torch.zeros(2))),
+    ),
+    mutant(
+        "functional-masks-nan",
+        in_mode(transforming, masked, "Under torch.func a NaN counts as 0."),
+        "transforms",
+        claims=FUNCTORCH,
+        witness=otherwise(pulled(_NAN, torch.zeros(2))),
+    ),
+    mutant(
+        "functional-keeps-narrow",
+        in_mode(transforming, kept_narrow, "Under torch.func the target takes the input's dtype."),
+        "transforms",
+        claims=FUNCTORCH,
+        witness=otherwise(pulled(torch.ones(2), _THIRD)),
+    ),
+    mutant(
+        "deterministic-by-pointer",
+        in_mode(
+            torch.are_deterministic_algorithms_enabled,
+            dense,
+            "In deterministic mode dense operands are read as contiguous.",
+        ),
+        "transforms",
+        witness=otherwise(deterministic(*_CROSSED)),
+    ),
+    mutant("half-sums-of-rows", half_sums, "broadcasting", witness=otherwise(row_of_halves)),
+    module_mutant("module-history", History, history_grows, "resources"),
 )
