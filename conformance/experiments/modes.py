@@ -221,7 +221,7 @@ def _compiled(bench: Bench, backend: str, sizes: Sequence[int], dynamic: bool) -
 def _compile(bench: Bench) -> Messages:
     yield from _compiled(bench, "aot_eager", (5, 5), dynamic=False)
     every = itertools.product(_other_operands(bench), bench.reductions)
-    for (text, (x, y)), reduction in _shared_out(bench, every):
+    for (text, (x, y)), reduction in (*_shared_out(bench, every), *_large_halves(bench)):
         with _fresh_dynamo():
             function = torch.compile(_function(bench, reduction), backend="aot_eager")
             eager = _with_gradients(bench.loss(x, y, reduction), x, y)
@@ -229,6 +229,13 @@ def _compile(bench: Bench) -> Messages:
         if not all(map(close, got, eager)):
             what = f"{brief(got[0])}, and eagerly {brief(eager[0])}, or another gradient"
             yield f"compiled by aot_eager {text} give {what} ({reduction})"
+
+
+def _large_halves(bench: Bench) -> Iterator[tuple[tuple[str, tuple[Tensor, Tensor]], str]]:
+    """Whose mean is in float16 and whose sum is not."""
+    if bench.dtype == "float16" and "mean" in bench.reductions:
+        x = torch.full((100,), 100.0, dtype=torch.float16, device=bench.device)
+        yield ("large halves", (x.requires_grad_(), torch.zeros_like(x))), "mean"
 
 
 def _shared_out(bench: Bench, every: Iterable[T]) -> Iterable[T]:

@@ -581,6 +581,19 @@ def dense(x: Tensor, y: Tensor, reduction: str) -> Tensor:
     return right(by_pointer(x), by_pointer(y), reduction)
 
 
+def sum_over_n(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    if reduction == "mean" and x.shape == y.shape and x.numel():
+        return right(x, y, "sum") / x.numel()
+    return right(x, y, reduction)
+
+
+def compiled_halves(loss: Callable[..., Any]) -> Tensor:
+    torch._dynamo.reset()
+    x = torch.full((100,), 100.0, dtype=torch.float16)
+    result: Tensor = torch.compile(loss, backend="eager")(x, torch.zeros_like(x))
+    return result
+
+
 def deterministic(x: Tensor, y: Tensor) -> Callable[[Callable[..., Any]], Tensor]:
     def found(loss: Callable[..., Any]) -> Tensor:
         torch.use_deterministic_algorithms(True)
@@ -829,5 +842,12 @@ STRANGER_MUTANTS: tuple[Mutant, ...] = (
         witness=otherwise(deterministic(*_CROSSED)),
     ),
     mutant("half-sums-of-rows", half_sums, "broadcasting", witness=otherwise(row_of_halves)),
+    mutant(
+        "compiled-sum-over-n",
+        in_mode(torch.compiler.is_compiling, sum_over_n, "Compiled, a mean is a sum over n."),
+        "transforms",
+        claims=COMPILED,
+        witness=otherwise(compiled_halves),
+    ),
     module_mutant("module-history", History, history_grows, "resources"),
 )
