@@ -26,6 +26,7 @@ from conformance.plans import PROFILES, plan
 from conformance.shards import Session, run_shard
 from conformance.verdict import BROKEN_STATUSES, ClauseResult, Verdict
 from targets import resolve
+from targets.target import CLAIMS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -74,6 +75,12 @@ def test_a_family_page_has_its_clauses_and_an_example(family: str) -> None:
     assert f"\n<!-- clauses: {family} -->\n" in text
     assert EXAMPLE.search(text) or family == "cuda"  # which takes a GPU
     assert 40 <= len(text.splitlines()) <= 110
+
+
+def test_the_table_of_claims_says_which_clauses_ask_for_each() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|[^|]+\|([^|]+)\|$", text_of("registering.md"), re.MULTILINE)
+    told = {claim: set(re.findall(r"`([\w.]+)`", clauses)) for claim, clauses in rows}
+    assert told == {n: {c.id for c in CLAUSES if n in c.claims} for n in CLAIMS}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
