@@ -24,7 +24,7 @@ from targets import Target
 from tests.mutants import LENIENT, MUTANTS
 from tests.mutants.causes import labels_of
 from tests.pool import in_processes
-from tests.power import BANK, COMBINED, results_of
+from tests.power import BANK, COMBINED, Task, results_of
 
 RIGHT_SHARE, WRONG_SHARE = 0.70, 0.05
 Told = tuple[str, str, str]  # clause, id of the cause, its text
@@ -67,13 +67,14 @@ def broken_total(target: Target) -> ShardResult:
     """The examples of profile ``quick`` and the experiments up to ``default``; where these find
     nothing, the pairs of ``default`` too."""
     quick, default = PROFILES["quick"], PROFILES["default"]
+    task = Task(target.name, "quick")
     shards = [s for s in plan(target, quick) if s.phase not in COMBINED]
-    results = list(results_of(target, 0, quick, shards))
+    results = list(results_of(target, task, quick, shards))
     later = [s for s in experiment_shards("default") if s not in shards]
-    results += results_of(target, 0, default, later)
+    results += results_of(target, task, default, later)
     if not any(f.status == "fail" for r in results for f in r.findings.values()):
         results += results_of(
-            target, 0, default, [s for s in plan(target, default) if s.phase == "pairs"]
+            target, task, default, [s for s in plan(target, default) if s.phase == "pairs"]
         )
     return merged(results)
 

@@ -44,15 +44,12 @@ def _broadcasting_warning(bench: Bench) -> Messages:
 
 @experiment("broadcasting.gradient")
 def _broadcasting_gradient(bench: Bench) -> Messages:
-    """A row for many, of halves: one large term, and thousands that each are lost beside it."""
-    if bench.dtype not in ("float16", "bfloat16") or "sum" not in bench.reductions:
-        return
-    if not bench.claims("broadcast", "target_gradient"):
-        return
+    """A row for many: one large term, and thousands that are each lost beside it in its format."""
+    reduction = "sum" if "sum" in bench.reductions else bench.reductions[0]
     rows = np.full((3001, 2), torch.finfo(getattr(torch, bench.dtype)).eps / 64)
     rows[0] = 1
-    y = bench.made(np.zeros(2), needs=True)
-    (got,) = gradients(bench.loss(bench.made(rows), y, "sum"), y)
-    exact = -2 * rows.sum(axis=0)
-    text = f"the gradient of a target of (2,) beside {rows.shape} (sum)"
+    x = bench.made(np.zeros(2), needs=True)
+    (got,) = gradients(bench.loss(x, bench.made(rows), reduction), x)
+    exact = -2 * rows.sum(axis=0) / (rows.size if reduction == "mean" else 1)
+    text = f"the gradient of an input of (2,) beside {rows.shape} ({reduction})"
     yield from deviation(bench, text, got, exact, abs(exact), len(rows))

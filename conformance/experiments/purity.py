@@ -132,15 +132,15 @@ def _purity_grad_output(bench: Bench) -> Messages:
 @experiment("purity.alias")
 def _purity_alias(bench: Bench) -> Messages:
     """Operands that repeat the same memory: the result may be changed in place all the same."""
-    if "none" not in bench.reductions:
-        return
-    x, y = (bench.tensor((1, 3), k).expand(4, 3) for k in (1, 2))
-    with torch.no_grad():
-        result = bench.loss(x, y, "none")
-        try:
-            result.mul_(torch.ones_like(result))
-        except RuntimeError as error:
-            yield f"of expanded operands the result cannot be changed in place: {brief(error)}"
+    for reduction in bench.reductions:
+        x, y = (bench.tensor((1, 3), k).expand(4, 3) for k in (1, 2))
+        with torch.no_grad():
+            result = bench.loss(x, y, reduction)
+            try:
+                result.mul_(torch.ones_like(result))
+            except RuntimeError as error:
+                text = "of expanded operands the result cannot be changed in place"
+                yield f"{text}: {brief(error)} ({reduction})"
 
 
 @experiment("purity.state")

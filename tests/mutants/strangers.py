@@ -700,7 +700,7 @@ STRANGER_MUTANTS: tuple[Mutant, ...] = (
         witness=otherwise(last_of_many),
     ),
     mutant(
-        "keeps-difference",
+        "difference-of-first-backward",
         fused_by(_KeepsDifference),
         "autograd",
         claims=TWICE,
