@@ -45,8 +45,9 @@ def _broadcasting_warning(bench: Bench) -> Messages:
 @experiment("broadcasting.gradient")
 def _broadcasting_gradient(bench: Bench) -> Messages:
     """A row for many: one large term, and thousands that are each lost beside it in its format."""
-    reduction = "sum" if "sum" in bench.reductions else bench.reductions[0]
-    rows = np.full((3001, 2), torch.finfo(getattr(torch, bench.dtype)).eps / 64)
+    reduction = next((r for r in ("sum", "none") if r in bench.reductions), "mean")
+    n = 5 if reduction == "mean" else 3001  # each term of a mean of so many halves would underflow
+    rows = np.full((n, 2), torch.finfo(getattr(torch, bench.dtype)).eps / 64)
     rows[0] = 1
     x = bench.made(np.zeros(2), needs=True)
     (got,) = gradients(bench.loss(x, bench.made(rows), reduction), x)
