@@ -141,6 +141,25 @@ def deviation_of_loss(
     yield from deviation(bench, what, got, exact, exact, x.numel())
 
 
+def deviation_of_both(
+    bench: Bench,
+    where: str,
+    result: Any,
+    gradient: Any,
+    x: Floats,
+    y: Floats,
+    reduction: str,
+) -> Messages:
+    """A message where these are not the loss of ``x`` and ``y``, of one shape, and its gradient.
+
+    By input, with a ``grad_output`` of 1.
+    """
+    exact = np.asarray(mse.loss(x, y, reduction))
+    yield from deviation(bench, f"{where} the result ({reduction})", result, exact, exact, x.size)
+    slope = 2 * (x - y) / (x.size if reduction == "mean" else 1)
+    yield from deviation(bench, f"{where} the gradient ({reduction})", gradient, slope, abs(slope))
+
+
 def two_dtypes(bench: Bench) -> list[tuple[str, str]]:
     """This dtype after a narrower one, and before it; none where such pairs are not claimed."""
     narrow = next((d for d in ("bfloat16", "float16") if d in bench.target.dtypes), None)

@@ -12,13 +12,12 @@ from conformance.experiments.bench import (
     Bench,
     Messages,
     Unavailable,
-    deviation,
+    deviation_of_both,
     eighths,
     experiment,
     gradients,
 )
 from conformance.verdict import ONE_GPU
-from reference import mse
 from reference.formats import Floats
 
 SIZE = 33
@@ -36,15 +35,6 @@ def _fill(x: Tensor, y: Tensor, contents: tuple[Tensor, Tensor]) -> None:
     with torch.no_grad():
         x.copy_(contents[0])
         y.copy_(contents[1])
-
-
-def _judged(
-    bench: Bench, where: str, result: Tensor, gradient: Tensor, x: Floats, y: Floats, reduction: str
-) -> Messages:
-    exact = mse.loss(x, y, reduction)
-    yield from deviation(bench, f"{where} the result ({reduction})", result, exact, exact, SIZE)
-    slope = 2 * (x - y) / (SIZE if reduction == "mean" else 1)
-    yield from deviation(bench, f"{where} the gradient ({reduction})", gradient, slope, abs(slope))
 
 
 @experiment("cuda.stream")
@@ -68,7 +58,7 @@ def _stream(bench: Bench) -> Messages:
             (gradient,) = gradients(result, x)
             gradient = gradient.clone()
         stream.synchronize()
-        yield from _judged(bench, "on another stream", seen, gradient, *second, reduction)
+        yield from deviation_of_both(bench, "on another stream", seen, gradient, *second, reduction)
 
 
 @experiment("cuda.graph")
@@ -92,7 +82,9 @@ def _graph(bench: Bench) -> Messages:
             _fill(x, y, (bench.made(contents[0]), bench.made(contents[1])))
             graph.replay()
             torch.cuda.synchronize(bench.device)
-            yield from _judged(bench, "in a graph", result, gradient, *contents, reduction)
+            yield from deviation_of_both(
+                bench, "in a graph", result, gradient, *contents, reduction
+            )
 
 
 @experiment("cuda.device")
@@ -115,4 +107,4 @@ def _device(bench: Bench) -> Messages:
             if tensor.device != own:
                 yield f"the {what} is on {tensor.device}, the operands on {own} ({reduction})"
         where = f"with device {other} current"
-        yield from _judged(bench, where, result, gradient, a, b, reduction)
+        yield from deviation_of_both(bench, where, result, gradient, a, b, reduction)

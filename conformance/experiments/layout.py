@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import torch
 
 from conformance.experiments.bench import (
@@ -12,12 +11,11 @@ from conformance.experiments.bench import (
     Messages,
     brief,
     close,
-    deviation,
+    deviation_of_both,
     eighths,
     experiment,
     gradients,
 )
-from reference import mse
 from reference.formats import Floats
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -36,10 +34,10 @@ def _shared(bench: Bench) -> Messages:
             continue
         judged = True
         text = f"{what} as operands:"
-        if not any(_judged(bench, text, alone, u, v, reduction)):
+        if not any(deviation_of_both(bench, text, *alone, u, v, reduction)):
             x, y = _views(bench)[what][0]  # new ones: to change an operand is another defect
             together = _with_gradient(bench, x, y, reduction)
-            yield from _judged(bench, text, together, u, v, reduction)
+            yield from deviation_of_both(bench, text, *together, u, v, reduction)
     if error and not judged:
         raise error
 
@@ -50,13 +48,6 @@ def _with_gradient(bench: Bench, x: torch.Tensor, y: torch.Tensor, reduction: st
     leaf = x.detach().requires_grad_()  # in the same memory
     (gradient,) = gradients(bench.loss(leaf, y, reduction), leaf)
     return result, gradient
-
-
-def _judged(bench: Bench, text: str, got: Pair, x: Floats, y: Floats, reduction: str) -> Messages:
-    exact = np.asarray(mse.loss(x, y, reduction))
-    yield from deviation(bench, f"{text} the result ({reduction})", got[0], exact, exact, x.size)
-    slope = 2 * (x - y) / (x.size if reduction == "mean" else 1)
-    yield from deviation(bench, f"{text} the gradient ({reduction})", got[1], slope, abs(slope))
 
 
 def _views(bench: Bench) -> dict[str, tuple[Pair, tuple[Floats, Floats]]]:

@@ -14,7 +14,17 @@ from targets import Target
 from targets.module import MSE
 from targets.operands import check_reduction, prepare
 
-from .autograd import FORWARD, TWICE, Given, both, fused_by, scale_of
+from .autograd import (
+    FORWARD,
+    TWICE,
+    Given,
+    both,
+    by_hand,
+    by_tangent,
+    fused_by,
+    right_second,
+    scale_of,
+)
 from .module import module_mutant
 from .mutant import Loss, Mutant, by_gradients, by_value, mutant, reduce, right, right_rule
 from .overlooked import leaf, otherwise, plainly
@@ -87,8 +97,8 @@ class _KeepsScaleOnSaved(_Whole):
 
 
 def saved_elsewhere(loss: Callable[..., Any]) -> Tensor:
-    x, hooks = leaf(1, 2), _hooks
-    with hooks(lambda t: t.detach().clone(), lambda t: t):
+    x = leaf(1, 2)
+    with _hooks(lambda t: t.detach().clone(), lambda t: t):
         result = loss(x, torch.zeros(2))
     return torch.autograd.grad(result, x)[0]
 
@@ -162,31 +172,10 @@ def by_factor_of_one(loss: Callable[..., Any]) -> Any:
     return torch.autograd.grad(first.sum(), g, allow_unused=True)[0]
 
 
-class _SecondOverN(torch.autograd.Function):
-    """``scale·d·g``; its derivative by d divides by n in the dtype of d."""
-
-    @staticmethod
-    def forward(ctx: Any, d: Tensor, g: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(d, g)
-        ctx.scale = scale
-        return right_rule(d, g, scale)
-
-    @staticmethod
-    def backward(ctx: Any, w: Tensor) -> Given:
-        d, g = ctx.saved_tensors
-        n = torch.tensor(round(2 / ctx.scale), dtype=d.dtype)
-        by_g = ctx.scale * w * d
-        return 2 * (w * g) / n, by_g if g.dim() else by_g.float().sum().to(g.dtype), None
-
-
-class _NInFormat(_Whole):
+def second_over_n(w: Tensor, d: Tensor, g: Tensor, scale: float) -> Given:
     """The second derivative divides by n as a number of the operands' format."""
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Given:
-        x, y = ctx.saved_tensors
-        apply: Any = _SecondOverN.apply
-        return *both(apply(x - y, g, ctx.scale)), None
+    n = torch.tensor(round(2 / scale), dtype=d.dtype)
+    return *both(2 * (w * g) / n), right_second(w, d, g, scale)[2]
 
 
 def second_of_many_halves(loss: Callable[..., Any]) -> bool:
@@ -210,12 +199,9 @@ class _TangentOfSum(_Whole):
         return reduce(t, ctx.reduction)
 
 
-class _TangentMasked(_Whole):
+def tangent_masked(x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
     """A tangent that is not a number is 0."""
-
-    @staticmethod
-    def jvp(ctx: Any, t_x: Tensor, t_y: Tensor, _: None) -> Tensor:
-        return torch.nan_to_num(_Whole.jvp(ctx, t_x, t_y, None))
+    return torch.nan_to_num(2 * (x - y) * (dx - dy))
 
 
 def tangent_of(n: int, value: float) -> Callable[[Callable[..., Any]], Tensor]:
@@ -381,37 +367,19 @@ def by_pointer(t: Tensor) -> Tensor:
     return t.as_strided(t.shape, torch.empty(t.shape).stride()) if whole else t
 
 
-class _Second(torch.autograd.Function):
-    """``scale·d·g``, with derivatives of its own."""
-
-    @staticmethod
-    def forward(ctx: Any, d: Tensor, g: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(d, g)
-        ctx.scale = scale
-        return right_rule(d, g, scale)
-
-    @staticmethod
-    def derivatives(ctx: Any, w: Tensor) -> Given:
-        d, g = ctx.saved_tensors
-        wide = torch.promote_types(d.dtype, torch.float32)
-        by_g = ctx.scale * w.to(wide) * d.to(wide)
-        by_g = (by_g if g.dim() else by_g.sum()).to(g.dtype)
-        return right_rule(w, g, ctx.scale), by_g, None
+def second_by_pointer(w: Tensor, d: Tensor, g: Tensor, scale: float) -> Given:
+    """The second derivative reads its cotangent as if it were contiguous."""
+    return right_second(by_pointer(w), d, g, scale)
 
 
-class _SecondByPointer(_Second):
-    @staticmethod
-    def backward(ctx: Any, w: Tensor) -> Given:
-        return _Second.derivatives(ctx, by_pointer(w))
+def second_masked(w: Tensor, d: Tensor, g: Tensor, scale: float) -> Given:
+    """A second derivative that is not a number is 0."""
+    return tuple(t if t is None else t.nan_to_num() for t in right_second(w, d, g, scale))
 
 
-class _SecondMasked(_Second):
-    @staticmethod
-    def backward(ctx: Any, w: Tensor) -> Given:
-        return tuple(t if t is None else t.nan_to_num() for t in _Second.derivatives(ctx, w))
+class _Unprotected(torch.autograd.Function):
+    """``scale·d·g``, which keeps both as attributes."""
 
-
-class _SecondUnprotected(_Second):
     @staticmethod
     def forward(ctx: Any, d: Tensor, g: Tensor, scale: float) -> Tensor:
         ctx.saved, ctx.scale = (d, g.detach()), scale
@@ -419,22 +387,18 @@ class _SecondUnprotected(_Second):
 
     @staticmethod
     def backward(ctx: Any, w: Tensor) -> Given:
-        d, g = ctx.saved
-        by_g = ctx.scale * w.float() * d.float() if d.itemsize < 4 else ctx.scale * w * d
-        by_g = (by_g if g.dim() else by_g.sum()).to(g.dtype)
-        return right_rule(w, g, ctx.scale), by_g, None
+        first, _, by_g = right_second(w, *ctx.saved, ctx.scale)
+        return first, by_g, None
 
 
-def second_by(function: Any, doc: str) -> Any:
-    """The loss, with a gradient that is a Function with derivatives of its own."""
+class _SecondUnprotected(_Whole):
+    """The second derivative keeps grad_output as an attribute, past a change of it."""
 
-    class Loss(_Whole):
-        @staticmethod
-        def backward(ctx: Any, g: Tensor) -> Given:
-            x, y = ctx.saved_tensors
-            return *both(function.apply(x - y, g, ctx.scale)), None
-
-    return fused_by(Loss, doc=doc)
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Given:
+        x, y = ctx.saved_tensors
+        apply: Any = _Unprotected.apply
+        return *both(apply(x - y, g, ctx.scale)), None
 
 
 def second_along(change: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
@@ -465,12 +429,9 @@ def of_nan(loss: Callable[..., Any]) -> Tensor:
     return torch.autograd.grad(first.sum(), x)[0]
 
 
-class _TangentByPointer(_Whole):
+def tangent_by_pointer(x: Tensor, y: Tensor, dx: Tensor, dy: Tensor) -> Tensor:
     """The tangent of an operand is read as if it were contiguous."""
-
-    @staticmethod
-    def jvp(ctx: Any, t_x: Tensor, t_y: Tensor, _: None) -> Tensor:
-        return _Whole.jvp(ctx, by_pointer(t_x), by_pointer(t_y), None)
+    return 2 * (x - y) * (by_pointer(dx) - by_pointer(dy))
 
 
 def tangent_of_transpose(loss: Callable[..., Any]) -> Tensor:
@@ -715,7 +676,7 @@ STRANGER_MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "second-over-n-in-format",
-        fused_by(_NInFormat),
+        by_hand(second_over_n),
         "autograd",
         claims=TWICE,
         witness=otherwise(second_of_many_halves),
@@ -729,7 +690,7 @@ STRANGER_MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "tangent-masked",
-        fused_by(_TangentMasked),
+        by_tangent(tangent_masked),
         "autograd",
         claims=FORWARD,
         witness=otherwise(tangent_of(2, torch.nan)),
@@ -764,28 +725,28 @@ STRANGER_MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant(
         "second-by-pointer",
-        second_by(_SecondByPointer, "The second derivative reads its cotangent as contiguous."),
+        by_hand(second_by_pointer),
         "autograd",
         claims=TWICE,
         witness=otherwise(second_along(transposed)),
     ),
     mutant(
         "second-masked",
-        second_by(_SecondMasked, "A second derivative that is not a number is 0."),
+        by_hand(second_masked),
         "autograd",
         claims=TWICE,
         witness=otherwise(of_nan),
     ),
     mutant(
         "second-unprotected",
-        second_by(_SecondUnprotected, "The second derivative keeps grad_output as an attribute."),
+        fused_by(_SecondUnprotected),
         "autograd",
         claims=TWICE,
         witness=otherwise(second_along(tripled)),
     ),
     mutant(
         "tangent-by-pointer",
-        fused_by(_TangentByPointer),
+        by_tangent(tangent_by_pointer),
         "autograd",
         claims=FORWARD,
         witness=otherwise(tangent_of_transpose),
