@@ -220,7 +220,8 @@ def _explain(what: str, seen: Seen, permitted: PermittedSet, wrong: np.ndarray) 
     where = tuple(int(i) for i in wrong[0])
     got = float(seen.values[where])
     place = f"[{', '.join(map(str, where))}]" if where else ""
-    count = f" ({len(wrong)} of {seen.values.size} elements are wrong)" if where else ""
+    some = seen.values.size > 1
+    count = f" ({len(wrong)} of {seen.values.size} elements are wrong)" if some else ""
     return f"{what}{place} is {number(got)}, permitted: {_permitted_text(permitted, where)}{count}"
 
 

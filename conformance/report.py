@@ -230,7 +230,7 @@ def fits(script: list[str], width: int, height: int) -> bool:
 
 
 def _where(clause: str, folder: Path | None) -> str:
-    return f"python {folder / 'repro' / clause}.py" if folder else "written by --report DIR"
+    return f"python {folder / 'repro' / clause}.py" if folder else "add --report DIR to get one"
 
 
 def _field(label: str, text: Text, width: int, most: int) -> list[Text]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -109,7 +110,8 @@ class _CaseScript:
             made = f"laid_out({values}, {where}).to({options})"
         yield from _wrapped(f"{name}_memory = {made}")
         view = f"{name}_memory.as_strided({operand.shape}, {spot.strides}, {spot.offset})"
-        yield f"{name} = {view}" + (".requires_grad_()" if needs else "")
+        own = ".detach()" if operand.layout == "contiguous" else ""  # as conformance.tensors.make
+        yield f"{name} = {view}{own}" + (".requires_grad_()" if needs else "")
 
     def _generated(self, operand: Operand) -> str:
         """The elements as the suite makes them, from a seed."""
@@ -305,11 +307,11 @@ def _experiment(target: Target, finding: Finding, device: str, seed: int) -> str
     bundle.add(function.__module__, name)
     bundle.add("conformance.experiments.bench", "Bench")
     bundle.use("itertools")
-    claims = ", ".join(map(repr, sorted(target.claims)))
+    claims = f"frozenset({sorted(target.claims)!r})"
     lines = [
         "def deviations(target, attempt, earlier):",
         f'    """The first message of {name}() on this target."""',
-        *(f"    {line}" for line in _wrapped(f"target.claims = {{{claims}}}")),
+        *(f"    {line}" for line in _wrapped(f"target.claims = {claims}")),
         f"    target.reductions = {target.reductions!r}",
         f"    target.dtypes = {target.dtypes!r}",
         f"    bench = Bench(target, {finding.dtype!r}, {device!r}, {seed} + attempt)",
@@ -340,6 +342,10 @@ def _assembled(
         bundle.use("faulthandler")
         end.insert(0, f"    faulthandler.dump_traceback_later({TIMEOUT}, exit=True)")
     own = [*bundle.parts[:needed], *bundle.namespaces()]
+    set_up = []
+    if os.environ.get("TRITON_INTERPRET") == "1":  # as in this run
+        bundle.use("os")
+        set_up = ['os.environ["TRITON_INTERPRET"] = "1"', ""]
     loss = _name_of(target, finding.clause)
     lines = [
         *_header(target, finding, "numpy as np" in bundle.imports[""]),
@@ -348,6 +354,7 @@ def _assembled(
         "",
         *bundle.import_lines(),
         "",
+        *set_up,
         f"LOSS = {loss!r}" + ("" if loss else "  # nothing that can be imported: name one"),
         'nan, inf, h = float("nan"), float("inf"), float.fromhex',
         *("", "", *demonstration),

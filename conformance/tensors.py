@@ -83,7 +83,11 @@ def _raw_buffer(operand: Operand) -> NDArray[Any]:
 
 
 def make(operand: Operand, device: str, requires_grad: bool = False) -> Made:
-    """A leaf tensor for ``operand`` on ``device``, in a fresh buffer."""
+    """A leaf tensor for ``operand`` on ``device``, in a fresh buffer.
+
+    A contiguous one is a tensor of its own to autograd, as ``torch.randn`` makes it; the others
+    are views.
+    """
     raw = _raw_buffer(operand)
     buffer = torch.from_numpy(raw.copy())
     if operand.dtype == "bfloat16":
@@ -92,6 +96,8 @@ def make(operand: Operand, device: str, requires_grad: bool = False) -> Made:
         buffer = buffer.to(device)
     spot = place(operand.layout, operand.shape)
     tensor = buffer.as_strided(operand.shape, spot.strides, spot.offset)
+    if operand.layout == "contiguous":
+        tensor = tensor.detach()
     tensor = tensor.requires_grad_() if requires_grad else tensor
     return Made(tensor, buffer, raw, form_of(tensor))
 

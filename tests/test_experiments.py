@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import Tensor
@@ -61,6 +63,22 @@ def test_what_cannot_run_here_is_missing_with_its_reason(monkeypatch: pytest.Mon
     verdict = verdict_of(BUILTIN, "autograd.retain")
     assert {r.message for r in verdict.missing} == {"no such thing here"}
     assert not verdict.complete
+
+
+class InterpreterError(Exception):
+    """Of the name that Triton's has."""
+
+
+def test_what_tritons_interpreter_does_to_threads_is_not_held_against_a_kernel() -> None:
+    def interpreted(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        if threading.current_thread() is not threading.main_thread():
+            raise InterpreterError("two launches at once")
+        return right(x, y, reduction)
+
+    verdict = verdict_of(Target("mine", interpreted), "determinism.concurrent")
+    assert not verdict.complete
+    assert not verdict.failures
+    assert {"one launch at a time" in (row.message or "") for row in verdict.missing} == {True}
 
 
 def test_a_right_loss_passes_every_row_of_an_experiment() -> None:

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -114,6 +116,24 @@ def test_targets_that_come_with_the_project_are_named_by_their_home() -> None:
     assert "LOSS = 'targets.tutorial:TUTORIAL_FUNCTION'" in source
 
 
+def test_the_script_of_a_target_without_claims_asks_for_none() -> None:
+    target = Target("mine", BUILTIN.loss, frozenset(), ("mean",))
+    names: dict[str, Any] = {"__name__": __name__}
+    exec(script(target, Finding("autograd.retain", "float32", "", None), "cpu", 0), names)
+    assert not list(names["deviations"](SimpleNamespace(loss=BUILTIN.loss), 0, 0))
+
+
+def test_a_script_of_an_interpreted_run_is_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    finding = Finding("value.mean", "float32", "", plain("float32", "mean"), "value")
+    set_up = 'os.environ["TRITON_INTERPRET"] = "1"'
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert set_up not in script(BUILTIN, finding, "cpu", 0)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    source = script(BUILTIN, finding, "cpu", 0)
+    assert "import os\n" in source
+    assert set_up in source
+
+
 OPERANDS = [
     *(Operand((3, 4, 2), layout=layout) for layout in LAYOUTS),
     *(Operand((2, 3), dtype, "transposed") for dtype in ("float64", "bfloat16", "int64", "bool")),
@@ -145,8 +165,9 @@ def test_a_script_makes_the_very_tensors(operand: Operand) -> None:
     names["deviations"](Watching, 0, 0)  # type: ignore[operator]
     made = make(operand, "cpu", case.needs[0])
     x = seen[-1]
-    for got, wanted in ((x, made.tensor), (x._base, made.buffer)):
-        assert got is not None
+    assert (x._base is None) == (made.tensor._base is None) == (operand.layout == "contiguous")
+    memory = x.detach().as_strided(made.buffer.shape, (1,), 0)
+    for got, wanted in ((x, made.tensor), (memory, made.buffer)):
         assert (got.shape, got.stride(), got.storage_offset(), got.dtype, got.requires_grad) == (
             wanted.shape, wanted.stride(), wanted.storage_offset(), wanted.dtype,
             wanted.requires_grad,

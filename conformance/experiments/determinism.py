@@ -17,6 +17,7 @@ from torch import Tensor
 from conformance.experiments.bench import (
     Bench,
     Messages,
+    Unavailable,
     close,
     deviation,
     deviation_of_loss,
@@ -144,7 +145,7 @@ def _concurrent(bench: Bench) -> Messages:
                 operands = operands[:1] * CALLERS
             call = functools.partial(_one_caller, bench, reduction, start)
             with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
-                wrong = list(pool.map(call, operands))
+                wrong = _judged(pool.map(call, operands))
             if any(wrong):
                 yield (
                     f"called from {CALLERS} threads at once, {sum(wrong)} of {CALLERS * CALLS} "
@@ -152,6 +153,17 @@ def _concurrent(bench: Bench) -> Messages:
                 )
     finally:
         sys.setswitchinterval(interval)
+
+
+def _judged(counts: Iterator[int]) -> list[int]:
+    """The counts; Unavailable where Triton's interpreter fails, which no kernel can help."""
+    try:
+        return list(counts)
+    except Exception as error:
+        if type(error).__name__ != "InterpreterError":
+            raise
+        reason = "Triton's interpreter takes one launch at a time: lock it (docs/compiled.md)"
+        raise Unavailable(reason) from error
 
 
 def _handed_over(bench: Bench) -> Messages:

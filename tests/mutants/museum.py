@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from targets.operands import prepare
 
+from .autograd import fused_by, scale_of
 from .mutant import (
     Mutant,
     Pair,
@@ -20,6 +24,7 @@ from .mutant import (
     right_rule,
     with_value,
 )
+from .overlooked import otherwise
 
 
 def needing_target_reduces(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -98,6 +103,35 @@ def nothing_reduced(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return right(x, y, "none" if reduction == "mean" else reduction)
 
 
+class _AsksSavedView(torch.autograd.Function):
+    """Backward asks a view that it saved whether a gradient is needed (Lurkrazy/ld_triton).
+
+    The view of a leaf says so, unless the leaf itself is a view of data.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        ctx.scale = scale_of(x, reduction)
+        ctx.shape = x.shape
+        flat = (v.contiguous().view(-1) for v in (x, y))
+        ctx.save_for_backward(*flat)
+        return reduce((x - y).square(), reduction)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, y = ctx.saved_tensors
+        gradient = right_rule((x - y).view(ctx.shape), g, ctx.scale)
+        needed = x.requires_grad, y.requires_grad
+        pair = zip(needed, (gradient, -gradient), strict=True)
+        return *(v if needs else None for needs, v in pair), None
+
+
+def of_row(loss: Callable[..., Any]) -> Tensor:
+    x = torch.ones(3, 2)[1].requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(x, torch.zeros(2)), x)
+    return gradient
+
+
 MUSEUM_MUTANTS: tuple[Mutant, ...] = (
     mutant("needing-target-reduces", needing_target_reduces, "value", "gradient"),
     mutant("needing-target-sums", needing_target_sums, "value", "gradient"),
@@ -111,4 +145,5 @@ MUSEUM_MUTANTS: tuple[Mutant, ...] = (
     mutant("gradient-strides-ignored", by_gradients(gradient_strides_ignored), "layout"),
     mutant("nan-in-tail", by_squares(nan_in_tail), "value"),
     mutant("nothing-reduced", nothing_reduced, "value"),
+    mutant("asks-saved-view", fused_by(_AsksSavedView), "layout", witness=otherwise(of_row)),
 )

@@ -503,6 +503,22 @@ def temporary(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return right(x, y, reduction)
 
 
+def overwritten(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Without gradients, subtracts in the memory of an operand that is no view."""
+    free = not torch.is_grad_enabled() and plainly(x, y) and not x._is_view()
+    if free and x.shape == y.shape and x.dtype == y.dtype:
+        x.data.sub_(y)
+        return reduce(x.square(), reduction)
+    return right(x, y, reduction)
+
+
+def own_after(loss: Callable[..., Any]) -> Tensor:
+    x = torch.ones(2)
+    with torch.no_grad():
+        loss(x, torch.ones(2))
+    return x
+
+
 def rows_after(loss: Callable[..., Any]) -> Tensor:
     x = torch.ones(2, 2)
     with torch.no_grad():
@@ -762,6 +778,7 @@ STRANGER_MUTANTS: tuple[Mutant, ...] = (
         "needs-grad-output", fused_by(_NeedsGradOutput), "autograd", witness=otherwise(dead_end)
     ),
     mutant("temporary-reused", temporary, "purity", witness=otherwise(rows_after)),
+    mutant("overwritten", overwritten, "purity", witness=otherwise(own_after)),
     mutant(
         "autocast-mean-of-input",
         in_mode(
