@@ -348,6 +348,7 @@ def _examples(target: Target) -> Iterator[Case]:
         if case.input.dtype == "float16":  # more terms than one: the sum passes Ω, no term does
             yield with_fills(with_shapes(case, (16,), (16,)), "total_edge", "one", False)
         yield with_fills(with_shapes(case, (1,), (257,)), "constant", "zero", False)
+        yield with_shapes(case, (1, 3), (0, 3))
     yield from _deep_layouts(target)
     yield from _large_integers(target)
 
@@ -419,9 +420,13 @@ def _usual(target: Target) -> str:
 
 
 def _benchmarks(target: Target) -> Iterator[Case]:
-    """What benchmarks feed to kernels: ``rand`` and ``randn``. Their mean is known beforehand."""
-    for reduction, fill in itertools.product(target.reductions, ("uniform", "normal")):
-        case = with_shapes(plain(_usual(target), reduction), (128, 64), (128, 64))
+    """What benchmarks feed to kernels: ``rand`` and ``randn``. Their mean is known beforehand.
+
+    And images, which make a batch of their own.
+    """
+    shapes = ((128, 64), "uniform"), ((128, 64), "normal"), ((2, 3, 32, 32), "normal")
+    for reduction, (shape, fill) in itertools.product(target.reductions, shapes):
+        case = with_shapes(plain(_usual(target), reduction), shape, shape)
         yield with_fills(case, fill, fill, False)
 
 

@@ -7,6 +7,7 @@ told once, by ``gradient.*``; derivatives are compared with the reference's own.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -70,8 +71,10 @@ def _accumulate(bench: Bench) -> Messages:
 
 @experiment("autograd.retain")
 def _retain(bench: Bench) -> Messages:
-    for reduction in bench.reductions:
-        x, y = _operands(bench)
+    sizes: list[Shapes] = [((5,), (5,)), *([((3,), (2, 3))] * bench.claims("broadcast"))]
+    for reduction, shapes in itertools.product(bench.reductions, sizes):
+        x = bench.tensor(shapes[0], 1).requires_grad_()
+        y = bench.tensor(shapes[1], 2).requires_grad_(bench.claims("target_gradient"))
         needing = [t for t in (x, y) if t.requires_grad]
         result = bench.loss(x, y, reduction)
         g = torch.ones_like(result)
@@ -273,20 +276,29 @@ def _nonleaf_target(bench: Bench, reduction: str) -> Messages:
 def _interleaved(bench: Bench) -> Messages:
     """Three graphs alive at once; backward in another order than forward.
 
-    On equal shapes, then of other sizes and reductions.
+    On equal shapes, then of other sizes and reductions, then broadcast.
     """
     others = itertools.cycle(bench.reductions)
-    kinds = [((reduction, 5),) * 3 for reduction in bench.reductions]
-    for graphs in (*kinds, ((next(others), 5), (next(others), 4), (next(others), 7))):
-        pairs = [_operands(bench, 10 * k, n) for k, (_, n) in enumerate(graphs)]
-        wanted = [_gradients(bench, x, y, r) for (x, y), (r, _) in zip(pairs, graphs, strict=True)]
-        results = [bench.loss(x, y, r) for (x, y), (r, _) in zip(pairs, graphs, strict=True)]
-        for k in (1, 0, 2):
-            got = gradients(results[k], *pairs[k])
-            name = _differ(got, wanted[k])
-            if name:
-                text = f"with three graphs alive the gradient of {name} is another's"
-                yield f"{text} ({graphs[k][0]})"
+    same = [_operands(bench, 10 * k) for k in range(3)]
+    for reduction in bench.reductions:
+        yield from _alive(bench, same, (reduction,) * 3)
+    unequal = [_operands(bench, 10 * k, n) for k, n in enumerate((5, 4, 7))]
+    yield from _alive(bench, unequal, (next(others), next(others), next(others)))
+    if bench.claims("broadcast"):
+        rows = [(x, bench.tensor((2 + 3 * k, 5), 10 * k + 1)) for k, (x, _) in enumerate(same)]
+        for reduction in bench.reductions:
+            yield from _alive(bench, rows, (reduction,) * 3)
+
+
+def _alive(bench: Bench, pairs: Sequence[Tensors], reductions: Sequence[str]) -> Messages:
+    calls = list(zip(pairs, reductions, strict=True))
+    wanted = [_gradients(bench, x, y, reduction) for (x, y), reduction in calls]
+    results = [bench.loss(x, y, reduction) for (x, y), reduction in calls]
+    for k in (1, 0, 2):
+        name = _differ(gradients(results[k], *pairs[k]), wanted[k])
+        if name:
+            text = f"with three graphs alive the gradient of {name} is another's"
+            yield f"{text} ({reductions[k]})"
 
 
 @experiment("autograd.anomaly")
@@ -321,6 +333,7 @@ def _double_backward(bench: Bench) -> Messages:
         yield from _grad_output_changed(bench, reduction)
         if reduction == "none":
             yield from _second_beside_nan(bench)
+        yield from _of_alias(bench, reduction)
         if bench.claims("target_gradient"):
             yield from _of_itself(bench, reduction)
         for kinds in two_dtypes(bench):
@@ -337,6 +350,22 @@ def _grad_output_derivative(bench: Bench) -> Messages:
             yield from _second(
                 bench, reduction, ((2, 3), (2, 3)), "grad_output", names, constant=value
             )
+        if reduction == "none":
+            yield from _by_expanded(bench)
+
+
+def _by_expanded(bench: Bench) -> Messages:
+    """``grad_output`` is one number, expanded, as ``sum()`` makes it."""
+    x, y = _values(bench, ((2, 3), (2, 3)))
+    w = eighths(bench, x.shape, 4)
+    leaf, half = bench.made(x, needs=True), bench.made(np.asarray(0.5), needs=True)
+    result = bench.loss(leaf, bench.made(y), "none")
+    g = half.expand(x.shape)
+    (gradient,) = torch.autograd.grad(result, leaf, g, create_graph=True)
+    (got,) = torch.autograd.grad(gradient, g, bench.made(w), allow_unused=True)
+    exact = mse.jvp(x - y, w, "none")
+    what = "∂/∂grad_output, which is expanded, of the gradient of input (none)"
+    yield from deviation(bench, what, got, exact, abs(exact))
 
 
 def _grad_output_changed(bench: Bench, reduction: str) -> Messages:
@@ -368,6 +397,20 @@ def _second_beside_nan(bench: Bench) -> Messages:
     (second,) = torch.autograd.grad(gradient, leaf, torch.ones_like(gradient))
     if not np.array_equal(np.isnan(to_numpy(second)), np.isnan(g)):
         yield "the second derivative hides that grad_output is NaN, or spreads it (none)"
+
+
+def _of_alias(bench: Bench, reduction: str) -> Messages:
+    """L(x, x.detach()) is 0, and so is its gradient; the second derivative is 2·w/n."""
+    values, w = eighths(bench, (5,), 1), eighths(bench, (5,), 2)
+    x = bench.made(values, needs=True)
+    result = bench.loss(x, x.detach(), reduction)
+    (gradient,) = torch.autograd.grad(result, x, torch.ones_like(result), create_graph=True)
+    text = f"the second derivative of the loss of a tensor and its detached self ({reduction})"
+    second = None
+    if gradient.requires_grad:
+        (second,) = torch.autograd.grad(gradient, x, bench.made(w), allow_unused=True)
+    exact = np.broadcast_to(mse.second_vjp(values, np.ones(()), w, reduction)[0], x.shape)
+    yield from deviation(bench, text, second, exact, abs(exact))
 
 
 def _of_itself(bench: Bench, reduction: str) -> Messages:
@@ -565,6 +608,19 @@ def _forward(bench: Bench) -> Messages:
             for along in every if bench.claims("target_gradient") else every[:1]:
                 yield from _tangent(bench, reduction, (x, y), tangents, along)
         yield from _extreme_tangents(bench, reduction)
+        yield from _tangents_kept(bench, reduction)
+
+
+def _tangents_kept(bench: Bench, reduction: str) -> Messages:
+    """The tangents are the caller's, as the operands are."""
+    x, y, *tangents = (bench.made(eighths(bench, (5,), k)) for k in range(4))
+    kept = [t.clone() for t in tangents]
+    forward: Any = fwad  # untyped in torch
+    with forward.dual_level():
+        a, b = forward.make_dual(x, tangents[0]), forward.make_dual(y, tangents[1])
+        bench.loss(a, b if bench.claims("target_gradient") else y, reduction)
+    if not all(map(torch.equal, tangents, kept)):
+        yield f"a call wrote to the tangents of its operands ({reduction})"
 
 
 def _extreme_tangents(bench: Bench, reduction: str) -> Messages:

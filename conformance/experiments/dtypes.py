@@ -34,9 +34,11 @@ def _dtypes_scalar(bench: Bench) -> Messages:
 @experiment("dtypes.result")
 def _dtypes_result(bench: Bench) -> Messages:
     """The default dtype is for numbers that have none: it changes neither value nor gradient."""
-    other = torch.float32 if bench.dtype == "float64" else torch.float64
+    usual_other = torch.float32 if bench.dtype == "float64" else torch.float64
+    # 777 is no number of bfloat16.
+    places = (((3,), usual_other), ((), usual_other), ((777,), torch.bfloat16))
     judged, error = False, None
-    for reduction, shape in itertools.product(bench.reductions, ((3,), ())):
+    for reduction, (shape, other) in itertools.product(bench.reductions, places):
         try:
             usual = _with_default(bench, torch.get_default_dtype(), shape, reduction)
         except Exception as raised:

@@ -8,6 +8,7 @@ rounding does.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from conformance import memory
+from conformance.checks import number
 from conformance.experiments.bench import (
     Bench,
     Messages,
@@ -23,8 +25,10 @@ from conformance.experiments.bench import (
     deviation,
     eighths,
     experiment,
+    gradients,
 )
 from conformance.plans import derive
+from conformance.tensors import to_numpy
 from reference import mse
 from reference.formats import Floats
 
@@ -72,6 +76,86 @@ def _ladder(bench: Bench) -> Iterator[tuple[str, Floats]]:
         values = eighths(bench, shape, 1) / 16
         values.flat[-1] = 4
         yield reduction, values
+
+
+# Elements: beyond a first threshold, and where torch shares work out. Three times a power of two,
+# so that a sum of as many powers of two is a number of every dtype.
+MANY = (12_288, 49_152)
+
+
+@experiment("value.nonfinite")
+def _value_nonfinite(bench: Bench) -> Messages:
+    """One that is not finite among many: a path for large sizes may make something else of it."""
+    for reduction, values in _spoiled(bench):
+        x, y = bench.made(values), bench.made(np.zeros_like(values))
+        exact = np.asarray(mse.loss(values, np.zeros_like(values), reduction))
+        yield from _classes_differ(f"the result ({reduction})", bench.loss(x, y, reduction), exact)
+
+
+@experiment("gradient.nonfinite")
+def _gradient_nonfinite(bench: Bench) -> Messages:
+    for reduction, values in _spoiled(bench):
+        x, y = bench.made(values, needs=True), bench.made(np.zeros_like(values))
+        (got,) = gradients(bench.loss(x, y, reduction), x)
+        yield from _classes_differ(f"the gradient ({reduction})", got, values)
+
+
+def _spoiled(bench: Bench) -> Iterator[tuple[str, Floats]]:
+    for n, special, reduction in itertools.product(MANY, (np.inf, np.nan), bench.reductions):
+        values = eighths(bench, (n,), 1) / 16
+        values[derive(bench.seed, "spoiled", n, reduction) % n] = special
+        yield reduction, values
+
+
+def _classes_differ(what: str, got: Tensor, exact: Floats) -> Messages:
+    """A message where another element is NaN, infinite or finite than in ``exact``."""
+    seen = to_numpy(got)
+    if seen.shape != exact.shape:
+        return  # clauses on every size say so
+    wrong = (np.isnan(seen) != np.isnan(exact)) | (np.isposinf(seen) != np.isposinf(exact))
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        place = f"[{', '.join(map(str, at))}]" if at else ""
+        yield f"of many elements {what}{place} is {float(seen[at])}, not {float(exact[at])}"
+
+
+@experiment("value.subnormal")
+def _value_subnormal(bench: Bench) -> Messages:
+    """Many subnormal squares: they are exact, and so is their sum in any order.
+
+    A mean may divide first, and lose them all (SPEC, rule 4).
+    """
+    d = 2.0 ** (_least_exponent(bench) // 2 - 2)
+    for n, reduction in itertools.product(MANY, bench.reductions):
+        if reduction != "mean":
+            x, y = bench.made(np.full(n, d)), bench.made(np.zeros(n))
+            exact = np.asarray(mse.loss(np.full(n, d), np.zeros(n), reduction))
+            got = to_numpy(bench.loss(x, y, reduction))
+            if got.shape == exact.shape and not np.array_equal(got, exact):
+                yield (
+                    f"of {n} squares {number(d * d)} the result ({reduction}) is "
+                    f"{number(float(got.flat[0]))}, not {number(float(exact.flat[0]))}"
+                )
+
+
+@experiment("gradient.subnormal")
+def _gradient_subnormal(bench: Bench) -> Messages:
+    d = 2.0 ** (_least_exponent(bench) - 3)
+    for n, reduction in itertools.product(MANY, bench.reductions):
+        if reduction != "mean":
+            x, y = bench.made(np.full(n, d), needs=True), bench.made(np.zeros(n))
+            (gradient,) = gradients(bench.loss(x, y, reduction), x)
+            got = to_numpy(gradient)
+            if got.shape == (n,) and not (got == 2 * d).all():
+                yield (
+                    f"of {n} differences {number(d)} a gradient ({reduction}) is "
+                    f"{number(float(got[got != 2 * d][0]))}, not {number(2 * d)}"
+                )
+
+
+def _least_exponent(bench: Bench) -> int:
+    """Of a normal number."""
+    return math.frexp(torch.finfo(getattr(torch, bench.dtype)).smallest_normal)[1] - 1
 
 
 @experiment("value.large")

@@ -55,6 +55,23 @@ def _purity_repeat(bench: Bench) -> Messages:
             other = bench.reductions[k % len(bench.reductions)]
             bench.loss(x, y, other)
         yield from _permuted(bench, reduction)
+        for enabled in (False, True):
+            yield from _one_changed(bench, reduction, enabled)
+
+
+def _one_changed(bench: Bench, reduction: str, enabled: bool) -> Messages:
+    """One of many elements has another value: who looks at some of them takes it for the same."""
+    x, y = bench.tensor((1003,), 1), bench.tensor((1003,), 2)
+    with torch.set_grad_enabled(enabled):
+        for k, at in enumerate((None, 7, 501, 850)):
+            if at is not None:
+                x.data[at] = 32  # which leaves the version as it was
+            result = bench.loss(x, y, reduction)
+            text = f"the result after a change of element {at} ({reduction})"
+            found = list(deviation_of_loss(bench, text, result, x, y, reduction))
+            if found and not k:
+                return  # wrong from the start: other clauses say so
+            yield from found
 
 
 def _permuted(bench: Bench, reduction: str) -> Messages:
@@ -106,14 +123,20 @@ def _kept(bench: Bench, loss: Callable[..., Any], text: str) -> Messages:
 
 @experiment("purity.inputs")
 def _purity_inputs(bench: Bench) -> Messages:
-    """Views that nobody holds but the call: what they show is the caller's all the same."""
-    for reduction in bench.reductions:
-        x, y = bench.tensor((2, 5), 1), bench.tensor((2, 5), 2)
-        kept = x.clone(), y.clone()
-        with torch.no_grad():
+    """Views that nobody holds but the call, and tensors of inference mode: the caller's all the
+    same.
+    """
+    modes: tuple[Any, ...] = (torch.no_grad, torch.inference_mode)
+    for reduction, mode in itertools.product(bench.reductions, modes):
+        with mode():
+            x, y = bench.tensor((2, 5), 1), bench.tensor((2, 5), 2)
+            kept = x.clone(), y.clone()
             bench.target.loss(x[1], y[1], reduction=reduction)
-        if not (torch.equal(x, kept[0]) and torch.equal(y, kept[1])):
-            yield f"a call on views wrote to what they are views of ({reduction})"
+            if not (torch.equal(x, kept[0]) and torch.equal(y, kept[1])):
+                yield f"a call on views wrote to what they are views of ({reduction})"
+            bench.target.loss(x, y, reduction=reduction)
+            if not (torch.equal(x, kept[0]) and torch.equal(y, kept[1])):
+                yield f"within torch.{mode.__name__} a call wrote to its operands ({reduction})"
 
 
 @experiment("purity.grad_output")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -222,6 +223,17 @@ def _vmap(bench: Bench) -> Messages:
             yield from _mapped_inside(bench, reduction, in_dims)
     if bench.claims("broadcast"):
         yield from _mapped_ranks(bench)
+    for kinds in two_dtypes(bench):
+        yield from _mapped_dtypes(bench, kinds, next(reductions))
+
+
+def _mapped_dtypes(bench: Bench, kinds: tuple[str, str], reduction: str) -> Messages:
+    x, y = eighths(bench, (4, 3), 1), eighths(bench, (4, 3), 2)
+    a, b = (replace(bench, dtype=kind).made(v) for v, kind in zip((x, y), kinds, strict=True))
+    got = torch.func.vmap(_function(bench, reduction))(a, b)
+    exact = np.stack([np.asarray(mse.loss(d, np.zeros(3), reduction)) for d in x - y])
+    text = f"vmap over {kinds[0]} and {kinds[1]} ({reduction})"
+    yield from deviation(bench, text, got, exact, exact, 3)
 
 
 def _mapped(bench: Bench, reduction: str, batch: int, shape: Shape, in_dims: InDims) -> Messages:

@@ -13,6 +13,7 @@ from .cuda import CUDA_MUTANTS
 from .determinism import DETERMINISM_MUTANTS
 from .dtypes import DTYPE_MUTANTS
 from .errors import ERROR_MUTANTS
+from .examined import EXAMINED_MUTANTS
 from .functions import FUNCTION_MUTANTS
 from .indexing import INDEXING_MUTANTS
 from .kernels import KERNEL_MUTANTS
@@ -55,6 +56,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *COMBINED_MUTANTS,
     *OVERLOOKED_MUTANTS,
     *STRANGER_MUTANTS,
+    *EXAMINED_MUTANTS,
 )
 
 __all__ = ["CUDA_MUTANTS", "LENIENT", "MUTANTS", "Mutant"]
