@@ -50,7 +50,7 @@ def _hint(session: Session, case: Case, message: str) -> str:
     for other in ("none", "sum", "mean"):
         if other != case.reduction and _is_value(session, case, case.replace(reduction=other)):
             return f" — this is the {other}: does the adapter hand `reduction` on?"
-    if "gradient" in message and "(None)" in message:
+    if "no gradient for target (None)" in message:
         return " — if there is no gradient for target, do not claim target_gradient"
     return ""
 

@@ -17,6 +17,7 @@ from targets.module import MSE
 from targets.operands import check_reduction, prepare
 from targets.target import REDUCTIONS
 
+from .autograd import TWICE
 from .module import module_mutant
 from .mutant import (
     EAGER,
@@ -37,7 +38,6 @@ from .mutant import (
 from .transforms import COMPILED, FUNCTORCH, fronted, transforming
 
 Change = Callable[[Tensor], Tensor]
-TWICE = EAGER | {"double_backward"}
 GRID = 65_536  # elements that one launch reaches
 INTERNALS: Any = torch._C._functorch
 

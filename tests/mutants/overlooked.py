@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from targets.module import MSE
 from targets.operands import prepare
 
+from .autograd import TWICE
 from .module import module_mutant
 from .mutant import EAGER, Mutant, Witness, by_value, mutant, reduce, right
-from .transforms import FUNCTORCH, alike, fronted, squares_by, transforming
+from .transforms import COMPILED, FUNCTORCH, alike, fronted, squares_by, transforming
 from .witnesses import changes, wrong_value
 
 Action = Callable[[Callable[..., Any]], Any]
@@ -629,8 +630,6 @@ def validation_overwrites(target: Any) -> bool:
     return first.tolist() != [1, 1]
 
 
-TWICE = EAGER | {"double_backward"}
-COMPILE = EAGER | {"compile"}
 _MATRIX, _ROW = torch.arange(6.0).reshape(2, 3), torch.zeros(3)
 
 OVERLOOKED_MUTANTS: tuple[Mutant, ...] = (
@@ -700,7 +699,7 @@ OVERLOOKED_MUTANTS: tuple[Mutant, ...] = (
         "compiled-as-contiguous",
         compiled_as_contiguous,
         "transforms",
-        claims=COMPILE,
+        claims=COMPILED,
         witness=otherwise(compiled(_MATRIX.t(), torch.zeros(3, 2), "none")),
     ),
     mutant(
@@ -714,14 +713,14 @@ OVERLOOKED_MUTANTS: tuple[Mutant, ...] = (
         "compiled-mean-of-batch",
         compiled_mean_of_batch,
         "transforms",
-        claims=COMPILE,
+        claims=COMPILED,
         witness=otherwise(compiled(_MATRIX, torch.zeros(2, 3))),
     ),
     mutant(
         "compiled-sum-of-input",
         compiled_sum_of_input,
         "transforms",
-        claims=COMPILE,
+        claims=COMPILED,
         witness=otherwise(compiled(_ROW, _MATRIX, "sum")),
     ),
     mutant(
