@@ -77,9 +77,9 @@ def _retain(bench: Bench) -> Messages:
         y = bench.tensor(shapes[1], 2).requires_grad_(bench.claims("target_gradient"))
         needing = [t for t in (x, y) if t.requires_grad]
         result = bench.loss(x, y, reduction)
-        g = torch.ones_like(result)
+        g = torch.ones_like(result)  # a copy for each: some write to it
         try:
-            first = torch.autograd.grad(result, needing, g, retain_graph=True)
+            first = torch.autograd.grad(result, needing, g.clone(), retain_graph=True)
         except RuntimeError as error:
             if "donated buffers" in str(error):
                 return  # what torch.compile refuses, and says so
@@ -96,12 +96,12 @@ def _retain(bench: Bench) -> Messages:
         for gradient in first:
             if gradient.is_contiguous():
                 gradient.mul_(-3)  # as clipping does
-        name = _differ(torch.autograd.grad(result, needing, g, retain_graph=True), kept)
+        name = _differ(torch.autograd.grad(result, needing, g.clone(), retain_graph=True), kept)
         if name:
             yield f"a gradient of {name} changed with an earlier one, in place ({reduction})"
-        torch.autograd.grad(result, needing, g)
+        torch.autograd.grad(result, needing, g.clone())
         try:
-            again = torch.autograd.grad(result, needing, g)
+            again = torch.autograd.grad(result, needing, g.clone())
         except RuntimeError:
             continue
         name = _differ(again, kept)
