@@ -123,7 +123,7 @@ def _classes_differ(what: str, got: Tensor, exact: Floats) -> Messages:
 def _value_subnormal(bench: Bench) -> Messages:
     """Many subnormal squares: they are exact, and so is their sum in any order.
 
-    A mean may divide first, and lose them all (SPEC, rule 4).
+    A mean may divide first, and lose them all (SPEC, rule 5).
     """
     d = 2.0 ** (_least_exponent(bench) // 2 - 2)
     for n, reduction in itertools.product(MANY, bench.reductions):

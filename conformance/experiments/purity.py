@@ -123,20 +123,17 @@ def _kept(bench: Bench, loss: Callable[..., Any], text: str) -> Messages:
 
 @experiment("purity.inputs")
 def _purity_inputs(bench: Bench) -> Messages:
-    """Views that nobody holds but the call, and tensors of inference mode: the caller's all the
-    same.
-    """
+    """Views that nobody holds but the call, and whole tensors: both are the caller's."""
     modes: tuple[Any, ...] = (torch.no_grad, torch.inference_mode)
     for reduction, mode in itertools.product(bench.reductions, modes):
         with mode():
             x, y = bench.tensor((2, 5), 1), bench.tensor((2, 5), 2)
             kept = x.clone(), y.clone()
-            bench.target.loss(x[1], y[1], reduction=reduction)
-            if not (torch.equal(x, kept[0]) and torch.equal(y, kept[1])):
-                yield f"a call on views wrote to what they are views of ({reduction})"
-            bench.target.loss(x, y, reduction=reduction)
-            if not (torch.equal(x, kept[0]) and torch.equal(y, kept[1])):
-                yield f"within torch.{mode.__name__} a call wrote to its operands ({reduction})"
+            for what, part in (("views of its operands", 1), ("its operands", slice(None))):
+                bench.target.loss(x[part], y[part], reduction=reduction)
+                if not (torch.equal(x, kept[0]) and torch.equal(y, kept[1])):
+                    text = f"within torch.{mode.__name__} a call on {what} wrote to them"
+                    yield f"{text} ({reduction})"
 
 
 @experiment("purity.grad_output")
