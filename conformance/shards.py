@@ -19,7 +19,7 @@ from conformance.attribution import Finding, attribute
 from conformance.case import Case, cost
 from conformance.causes import Cause, explain
 from conformance.checks import ASPECTS, Deviation, Judgement, Where, judge_observation
-from conformance.clauses import CLAUSES, selects
+from conformance.clauses import Clause, selects
 from conformance.devices import DeviceLost, check_alive
 from conformance.experiments import EXPERIMENTS, Bench, Unavailable, run_experiment
 from conformance.features import clause_of, clauses_of, features
@@ -28,10 +28,10 @@ from conformance.minimise import minimise
 from conformance.observability import Observer
 from conformance.observation import observe
 from conformance.plans import (
-    EXPERIMENT_SHARDS,
     Profile,
     Shard,
     derive,
+    experiments_of,
     fixed_cases,
     plain,
     within,
@@ -204,7 +204,7 @@ def run_shard(session: Session, shard: Shard, profile: Profile) -> ShardResult:
     result = ShardResult(shard.name)
     with settled():
         if shard.phase == "experiments":
-            _run_experiments(session, *EXPERIMENT_SHARDS[shard.index], result)
+            _run_experiments(session, experiments_of(shard), result)
         else:
             judge = _Judge(session, result)
             if shard.phase == "fuzz":
@@ -315,10 +315,7 @@ _ALWAYS = (
 _DERIVED = ("autograd", "transforms", "determinism", "metamorphic", "resources")
 
 
-def _run_experiments(
-    session: Session, profile: str, families: tuple[str, ...], result: ShardResult
-) -> None:
-    """The experiments of these families that ``profile`` adds to those of the ones before it."""
+def _run_experiments(session: Session, clauses: Iterable[Clause], result: ShardResult) -> None:
 
     @functools.cache
     def works(dtype: str) -> bool:
@@ -326,10 +323,8 @@ def _run_experiments(
         cases = (case for whole in plain_cases for case in within(session.target, whole))
         return not any(session.run(case).deviations for case in cases)
 
-    for clause in CLAUSES:
-        if clause.id not in EXPERIMENTS or clause.profile != profile:
-            continue
-        if clause.family not in families:
+    for clause in clauses:
+        if clause.id not in EXPERIMENTS:
             continue
         for dtype in session.target.dtypes:
             text = f"experiment {clause.id} {dtype}"

@@ -26,13 +26,11 @@ from conformance.case import FLOAT_DTYPES
 from conformance.clauses import BY_ID, CLAUSES, Clause
 from conformance.merging import conclude, merged
 from conformance.plans import (
-    BY_DYNAMO,
-    EXPERIMENT_SHARDS,
     PROFILES,
-    REPEATS,
     Profile,
     Shard,
     experiment_shards,
+    experiments_of,
     plan,
 )
 from conformance.shards import Session, ShardResult, run_shard
@@ -117,7 +115,7 @@ def _shards(target: Target, profile: Profile, task: Task) -> list[Shard]:
             return 0 if shard.phase == "examples" else 1
         if shard.phase != "experiments":
             return 2
-        return 0 if families.intersection(EXPERIMENT_SHARDS[shard.index][1]) else 1
+        return 0 if any(c.family in families for c in experiments_of(shard)) else 1
 
     return shards if task.in_order else sorted(shards, key=place)
 
@@ -160,7 +158,10 @@ def whole(target: Target, task: Task) -> Trial:
 
 
 FAMILIES = {m.target.name: m.families for m in BROKEN}
-EXPERIMENTAL = {*BY_DYNAMO, *REPEATS}
+# Families that cases say little about.
+EXPERIMENTAL = frozenset(
+    ("autograd", "transforms", "determinism", "metamorphic", "module", "resources", "errors")
+)
 COMBINED = ("pairs", "fuzz")
 BY_PROFILE = (*COMBINED, "scale")  # the phases whose shards differ with the profile
 MUTANT_NAMES = frozenset(FAMILIES)

@@ -12,7 +12,7 @@ from conformance.experiments import EXPERIMENTS, Bench, Unavailable, modes
 from conformance.experiments.bench import Messages, run_experiment
 from conformance.merging import conclude, merged
 from conformance.observation import text_of
-from conformance.plans import PROFILES, Shard, plan
+from conformance.plans import PROFILES, experiment_shards, experiments_of, plan
 from conformance.shards import Session, run_shard, settled
 from conformance.verdict import BLOCKED, Verdict
 from targets import Target
@@ -95,9 +95,9 @@ def test_a_loss_that_does_not_run_compiled_is_told_though_its_numbers_are_right(
 
 def test_each_shard_of_experiments_stands_for_itself() -> None:
     session, profile = Session(BUILTIN, "cpu", 0, selected="value.default"), PROFILES["quick"]
-    first = run_shard(session, Shard("experiments", 0), profile)
-    assert {clause for clause, _ in first.tally} == {"value.default"}
-    assert not run_shard(session, Shard("experiments", 1), profile).tally
+    for shard in experiment_shards("quick"):
+        here = {"value.default"} & {clause.id for clause in experiments_of(shard)}
+        assert {clause for clause, _ in run_shard(session, shard, profile).tally} == here
 
 
 WRITERS = ("result-in-input", "scratch-input", "scratch-target")

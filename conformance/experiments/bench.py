@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from reference.formats import Floats
 if TYPE_CHECKING:
     from targets import Target
 
+T = TypeVar("T")
 Messages = Iterator[str]
 Shape = tuple[int, ...]
 
@@ -166,6 +167,12 @@ def two_dtypes(bench: Bench) -> list[tuple[str, str]]:
     if not narrow or bench.dtype not in WIDER or not bench.claims("mixed_dtype"):
         return []
     return [(narrow, bench.dtype), (bench.dtype, narrow)]
+
+
+def shared_out(bench: Bench, every: Iterable[T]) -> Iterable[T]:
+    """This dtype's part of what is slow: with all dtypes of the target each meets one."""
+    dtypes = bench.target.dtypes
+    return itertools.islice(every, dtypes.index(bench.dtype), None, len(dtypes))
 
 
 def eighths(bench: Bench, shape: Shape, index: int) -> Floats:

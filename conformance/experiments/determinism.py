@@ -24,6 +24,7 @@ from conformance.experiments.bench import (
     experiment,
     gradients,
     same_bits,
+    shared_out,
 )
 from reference import mse
 from reference.formats import Floats
@@ -100,28 +101,27 @@ def _threads(bench: Bench) -> Messages:
     line[[0, *(end - 1 for end in ends), *ends, n - 1]] = 4
     rows = np.full((13_333, 3), 1 / 16)  # some are left over with 2 threads, and with 5
     rows[[0, *_ends_of_parts(len(rows), (2, 5), 4096), -1]] = 4
-    for values in (line, rows):
-        yield from _by_threads(bench, values)
+    for values, reduction in shared_out(bench, itertools.product((line, rows), bench.reductions)):
+        yield from _by_threads(bench, values, reduction)
 
 
-def _by_threads(bench: Bench, values: Floats) -> Messages:
+def _by_threads(bench: Bench, values: Floats, reduction: str) -> Messages:
     n, both = values.size, bench.claims("target_gradient")
     x, y = bench.made(values, needs=True), bench.made(np.zeros_like(values), needs=both)
-    for reduction in bench.reductions:
-        exact = np.asarray(mse.loss(values, np.zeros_like(values), reduction))
-        gradient = 2 * values / (n if reduction == "mean" else 1)
-        for threads in (1, 2, 5, *[MANY] * (reduction == bench.reductions[-1])):
-            with _threads_of_torch(threads):
-                result = bench.loss(x, y, reduction)
-                got = gradients(result, x, y)
-            text = f"with {threads} threads the"
-            found = [*deviation(bench, f"{text} result ({reduction})", result, exact, exact, n)]
-            for name, one, sign in zip(("input", "target"), got, (1, -1), strict=False):
-                what = f"{text} gradient of {name} ({reduction})"
-                found += deviation(bench, what, one, sign * gradient, gradient)
-            if found and threads == 1:
-                break  # wrong at this size: other clauses say so
-            yield from found
+    exact = np.asarray(mse.loss(values, np.zeros_like(values), reduction))
+    gradient = 2 * values / (n if reduction == "mean" else 1)
+    for threads in (1, 2, 5, MANY):
+        with _threads_of_torch(threads):
+            result = bench.loss(x, y, reduction)
+            got = gradients(result, x, y)
+        text = f"with {threads} threads the"
+        found = [*deviation(bench, f"{text} result ({reduction})", result, exact, exact, n)]
+        for name, one, sign in zip(("input", "target"), got, (1, -1), strict=False):
+            what = f"{text} gradient of {name} ({reduction})"
+            found += deviation(bench, what, one, sign * gradient, gradient)
+        if found and threads == 1:
+            break  # wrong at this size: other clauses say so
+        yield from found
 
 
 def _ends_of_parts(n: int, threads: tuple[int, ...], block: int) -> list[int]:

@@ -6,8 +6,8 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +24,12 @@ from conformance.experiments.bench import (
     deviation_of_loss,
     experiment,
     gradients,
+    shared_out,
     two_dtypes,
 )
 from conformance.tensors import to_numpy
 
 Graph = Callable[..., Any]
-T = TypeVar("T")
 
 
 def _operands(bench: Bench, *shape: int) -> tuple[Tensor, Tensor]:
@@ -221,7 +221,7 @@ def _compiled(bench: Bench, backend: str, sizes: Sequence[int], dynamic: bool) -
 def _compile(bench: Bench) -> Messages:
     yield from _compiled(bench, "aot_eager", (5, 5), dynamic=False)
     every = itertools.product(_other_operands(bench), bench.reductions)
-    for (text, (x, y)), reduction in (*_shared_out(bench, every), *_large_halves(bench)):
+    for (text, (x, y)), reduction in (*shared_out(bench, every), *_large_halves(bench)):
         with _fresh_dynamo():
             function = torch.compile(_function(bench, reduction), backend="aot_eager")
             eager = _with_gradients(bench.loss(x, y, reduction), x, y)
@@ -239,12 +239,6 @@ def _large_halves(bench: Bench) -> Iterator[tuple[tuple[str, tuple[Tensor, Tenso
     if bench.dtype == "float16" and "mean" in bench.reductions:
         x = torch.full((100,), 100.0, dtype=torch.float16, device=bench.device)
         yield ("large halves", (x.requires_grad_(), torch.zeros_like(x))), "mean"
-
-
-def _shared_out(bench: Bench, every: Iterable[T]) -> Iterable[T]:
-    """This dtype's part of what compiles: with all dtypes of the target each meets one."""
-    dtypes = bench.target.dtypes
-    return itertools.islice(every, dtypes.index(bench.dtype), None, len(dtypes))
 
 
 def _other_operands(bench: Bench) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
@@ -282,7 +276,7 @@ def _inductor(bench: Bench) -> Messages:
 def _export(bench: Bench) -> Messages:
     """The exported program, run on other values, and saved shapes kept dynamic."""
     shapes = [((2, 3), (2, 3)), ((5,), (5,)), *([((3,), (2, 3))] * bench.claims("broadcast"))]
-    for (x_shape, y_shape), reduction in _shared_out(
+    for (x_shape, y_shape), reduction in shared_out(
         bench, itertools.product(shapes, bench.reductions)
     ):
         module = _Exported(_function(bench, reduction))
@@ -309,34 +303,31 @@ class _Exported(torch.nn.Module):
 
 @experiment("transforms.meta")
 def _meta(bench: Bench) -> Messages:
-    for reduction in bench.reductions:
-        x, y = (bench.tensor((2, 3), k).to("meta") for k in (1, 2))
-        yield from _abstract(bench, "meta", x, y, reduction)
-        for pair in _abstracted(bench):
-            x, y = (t.to("meta") for t in pair)
-            yield from _abstract(bench, "meta", x, y, reduction)
+    for (x, y), reduction in _abstracted(bench):
+        yield from _abstract(bench, "meta", x.to("meta"), y.to("meta"), reduction)
 
 
 @experiment("transforms.fake")
 def _fake(bench: Bench) -> Messages:
     from torch._subclasses.fake_tensor import FakeTensorMode  # apart: slow to import
 
-    for reduction in bench.reductions:
-        # A constant of the target's own is no fake tensor; torch.compile makes one of it.
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            x, y = (mode.from_tensor(bench.tensor((2, 3), k)) for k in (1, 2))
-            yield from _abstract(bench, "fake", x, y, reduction)
-            for pair in _abstracted(bench):
-                x, y = (mode.from_tensor(t) for t in pair)
-                yield from _abstract(bench, "fake", x, y, reduction)
+    every = list(_abstracted(bench))
+    # A constant of the target's own is no fake tensor; torch.compile makes one of it.
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        for (x, y), reduction in every:
+            a, b = mode.from_tensor(x), mode.from_tensor(y)
+            yield from _abstract(bench, "fake", a, b, reduction)
     yield from _real_after_fake(bench)
 
 
-def _abstracted(bench: Bench) -> Iterator[tuple[Tensor, ...]]:
-    """Pairs to take the data from; of the last, neither has the shape of the result."""
-    yield from (tuple(t.detach() for t in pair) for _, pair in _other_operands(bench))
-    if bench.claims("broadcast"):
-        yield bench.tensor((4, 1), 1), bench.tensor((1, 3), 2)
+def _abstracted(bench: Bench) -> Iterator[tuple[tuple[Tensor, Tensor], str]]:
+    """Pairs to take the data from, and a reduction; the plainest in every dtype."""
+    plain = bench.tensor((2, 3), 1), bench.tensor((2, 3), 2)
+    yield from ((plain, reduction) for reduction in bench.reductions)
+    pairs = [(x.detach(), y.detach()) for _, (x, y) in _other_operands(bench)]
+    if bench.claims("broadcast"):  # neither has the shape of the result
+        pairs.append((bench.tensor((4, 1), 1), bench.tensor((1, 3), 2)))
+    yield from shared_out(bench, itertools.product(pairs, bench.reductions))
 
 
 def _real_after_fake(bench: Bench) -> Messages:

@@ -20,6 +20,7 @@ from conformance.experiments.bench import (
     eighths,
     experiment,
     gradients,
+    shared_out,
     two_dtypes,
 )
 from reference import mse
@@ -208,23 +209,23 @@ BATCH = 3
 
 @experiment("transforms.vmap")
 def _vmap(bench: Bench) -> Messages:
-    """Every kind of in_dims, over the loss and over its gradient; reductions go round for some.
+    """Every kind of in_dims, over the loss and over its gradient.
 
     Then twice, one within the other, and differentiated from outside.
     """
-    reductions = itertools.cycle(bench.reductions)
-    for number, (batch, shape, every) in enumerate(_BATCHES):
-        for in_dims in every:
-            for reduction in bench.reductions if not number else (next(reductions),):
-                yield from _mapped(bench, reduction, batch, shape, in_dims)
+    kinds = ((batch, shape, dims) for batch, shape, every in _BATCHES for dims in every)
+    for kind, reduction in shared_out(bench, itertools.product(kinds, bench.reductions)):
+        yield from _mapped(bench, reduction, *kind)
     for reduction in bench.reductions:
         yield from _mapped_twice(bench, reduction)
-        for in_dims in ((0, 0), (0, None), (None, 0)):
-            yield from _mapped_inside(bench, reduction, in_dims)
+    outside: tuple[InDims, ...] = (0, 0), (0, None), (None, 0)
+    for in_dims, reduction in shared_out(bench, itertools.product(outside, bench.reductions)):
+        yield from _mapped_inside(bench, reduction, in_dims)
     if bench.claims("broadcast"):
         yield from _mapped_ranks(bench)
-    for kinds in two_dtypes(bench):
-        yield from _mapped_dtypes(bench, kinds, next(reductions))
+    reductions = itertools.cycle(bench.reductions)
+    for dtypes in two_dtypes(bench):
+        yield from _mapped_dtypes(bench, dtypes, next(reductions))
 
 
 def _mapped_dtypes(bench: Bench, kinds: tuple[str, str], reduction: str) -> Messages:
