@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conformance.experiments import EXPERIMENTS, Bench, Unavailable, modes
-from conformance.experiments.bench import Messages, run_experiment
+from conformance.experiments.bench import Messages, run_experiment, shared_out
 from conformance.merging import conclude, merged
 from conformance.observation import text_of
 from conformance.plans import PROFILES, experiment_shards, experiments_of, plan
@@ -98,6 +98,17 @@ def test_each_shard_of_experiments_stands_for_itself() -> None:
     for shard in experiment_shards("quick"):
         here = {"value.default"} & {clause.id for clause in experiments_of(shard)}
         assert {clause for clause, _ in run_shard(session, shard, profile).tally} == here
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_dtypes_take_turns_and_each_meets_every_reduction(number: int) -> None:
+    dtypes = ("float32", "float16", "bfloat16", "float64")[:number]
+    target = Target("loss", right, dtypes=dtypes)
+    every = [(k, reduction) for k in range(12) for reduction in target.reductions]
+    parts = [list(shared_out(Bench(target, dtype, "cpu", 0), range(12))) for dtype in dtypes]
+    assert sorted(pair for part in parts for pair in part) == sorted(every)
+    for part in parts:
+        assert {reduction for _, reduction in part} == set(target.reductions)
 
 
 WRITERS = ("result-in-input", "scratch-input", "scratch-target")

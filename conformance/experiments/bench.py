@@ -169,10 +169,15 @@ def two_dtypes(bench: Bench) -> list[tuple[str, str]]:
     return [(narrow, bench.dtype), (bench.dtype, narrow)]
 
 
-def shared_out(bench: Bench, every: Iterable[T]) -> Iterable[T]:
-    """This dtype's part of what is slow: with all dtypes of the target each meets one."""
+def shared_out(bench: Bench, every: Iterable[T]) -> Iterator[tuple[T, str]]:
+    """Each of ``every`` with each reduction, this dtype's part of what is slow: the dtypes of the
+    target take turns, and no dtype meets one reduction alone.
+    """
     dtypes = bench.target.dtypes
-    return itertools.islice(every, dtypes.index(bench.dtype), None, len(dtypes))
+    turns = math.lcm(len(dtypes), len(bench.reductions))
+    for k, pair in enumerate(itertools.product(every, bench.reductions)):
+        if dtypes[(k + k // turns) % len(dtypes)] == bench.dtype:
+            yield pair
 
 
 def eighths(bench: Bench, shape: Shape, index: int) -> Floats:

@@ -101,7 +101,7 @@ def _threads(bench: Bench) -> Messages:
     line[[0, *(end - 1 for end in ends), *ends, n - 1]] = 4
     rows = np.full((13_333, 3), 1 / 16)  # some are left over with 2 threads, and with 5
     rows[[0, *_ends_of_parts(len(rows), (2, 5), 4096), -1]] = 4
-    for values, reduction in shared_out(bench, itertools.product((line, rows), bench.reductions)):
+    for values, reduction in shared_out(bench, (line, rows)):
         yield from _by_threads(bench, values, reduction)
 
 

@@ -220,8 +220,8 @@ def _compiled(bench: Bench, backend: str, sizes: Sequence[int], dynamic: bool) -
 @experiment("transforms.compile")
 def _compile(bench: Bench) -> Messages:
     yield from _compiled(bench, "aot_eager", (5, 5), dynamic=False)
-    every = itertools.product(_other_operands(bench), bench.reductions)
-    for (text, (x, y)), reduction in (*shared_out(bench, every), *_large_halves(bench)):
+    every = *shared_out(bench, _other_operands(bench)), *_large_halves(bench)
+    for (text, (x, y)), reduction in every:
         with _fresh_dynamo():
             function = torch.compile(_function(bench, reduction), backend="aot_eager")
             eager = _with_gradients(bench.loss(x, y, reduction), x, y)
@@ -276,9 +276,7 @@ def _inductor(bench: Bench) -> Messages:
 def _export(bench: Bench) -> Messages:
     """The exported program, run on other values, and saved shapes kept dynamic."""
     shapes = [((2, 3), (2, 3)), ((5,), (5,)), *([((3,), (2, 3))] * bench.claims("broadcast"))]
-    for (x_shape, y_shape), reduction in shared_out(
-        bench, itertools.product(shapes, bench.reductions)
-    ):
+    for (x_shape, y_shape), reduction in shared_out(bench, shapes):
         module = _Exported(_function(bench, reduction))
         with _fresh_dynamo():
             first = bench.tensor(x_shape, 7), bench.tensor(y_shape, 8)
@@ -327,7 +325,7 @@ def _abstracted(bench: Bench) -> Iterator[tuple[tuple[Tensor, Tensor], str]]:
     pairs = [(x.detach(), y.detach()) for _, (x, y) in _other_operands(bench)]
     if bench.claims("broadcast"):  # neither has the shape of the result
         pairs.append((bench.tensor((4, 1), 1), bench.tensor((1, 3), 2)))
-    yield from shared_out(bench, itertools.product(pairs, bench.reductions))
+    yield from shared_out(bench, pairs)
 
 
 def _real_after_fake(bench: Bench) -> Messages:

@@ -214,12 +214,12 @@ def _vmap(bench: Bench) -> Messages:
     Then twice, one within the other, and differentiated from outside.
     """
     kinds = ((batch, shape, dims) for batch, shape, every in _BATCHES for dims in every)
-    for kind, reduction in shared_out(bench, itertools.product(kinds, bench.reductions)):
+    for kind, reduction in shared_out(bench, kinds):
         yield from _mapped(bench, reduction, *kind)
     for reduction in bench.reductions:
         yield from _mapped_twice(bench, reduction)
     outside: tuple[InDims, ...] = (0, 0), (0, None), (None, 0)
-    for in_dims, reduction in shared_out(bench, itertools.product(outside, bench.reductions)):
+    for in_dims, reduction in shared_out(bench, outside):
         yield from _mapped_inside(bench, reduction, in_dims)
     if bench.claims("broadcast"):
         yield from _mapped_ranks(bench)
