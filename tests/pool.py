@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import concurrent.futures.process
+import contextlib
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,38 +12,52 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+Pool = concurrent.futures.ProcessPoolExecutor
+TRIES = 5  # what races may crash now and then
 
 
-def pool(module: str, jobs: int) -> concurrent.futures.ProcessPoolExecutor:
+def pool(module: str, jobs: int) -> Pool:
     """A process for each trial, forked from one that has imported ``module``."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.warm", module])
-    return concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=1)
+    return Pool(jobs, context, max_tasks_per_child=1)
 
 
-def gpu_pool(jobs: int, tasks: int) -> concurrent.futures.ProcessPoolExecutor:
+def gpu_pool(jobs: int, tasks: int) -> Pool:
     """A process for so many trials: CUDA takes seconds to start, and does not stand a fork."""
     context = multiprocessing.get_context("spawn")
-    return concurrent.futures.ProcessPoolExecutor(jobs, context, max_tasks_per_child=tasks)
+    return Pool(jobs, context, max_tasks_per_child=tasks)
 
 
 def in_processes(
     function: Callable[[T], R], tasks: Sequence[T], jobs: int, line: Callable[[R], str]
 ) -> Iterator[R]:
     """``function`` of each task, as they end. ``line``: what is said of one."""
-    return ended(pool(function.__module__, jobs), function, tasks, line)
+    return ended(lambda: pool(function.__module__, jobs), function, tasks, line)
 
 
 def ended(
-    processes: concurrent.futures.ProcessPoolExecutor,
+    make: Callable[[], Pool],
     function: Callable[[T], R],
     tasks: Sequence[T],
     line: Callable[[R], str],
 ) -> Iterator[R]:
-    """``function`` of each task by ``processes``, as they end."""
-    with processes:
-        futures = [processes.submit(function, task) for task in tasks]
-        for number, future in enumerate(concurrent.futures.as_completed(futures), 1):
-            done = future.result()
-            print(f"[{number}/{len(tasks)}] {line(done)}", file=sys.stderr, flush=True)
-            yield done
+    """``function`` of each task by a pool of processes, as they end.
+
+    A process that dies takes its pool with it: what had not ended is tried again by another one.
+    Raises RuntimeError where that goes on.
+    """
+    left = dict(enumerate(tasks))
+    for _ in range(TRIES):
+        with make() as processes:
+            futures = {processes.submit(function, task): k for k, task in left.items()}
+            for future in concurrent.futures.as_completed(futures):
+                with contextlib.suppress(concurrent.futures.process.BrokenProcessPool):
+                    done = future.result()
+                    del left[futures[future]]
+                    count = f"[{len(tasks) - len(left)}/{len(tasks)}]"
+                    print(f"{count} {line(done)}", file=sys.stderr, flush=True)
+                    yield done
+        if not left:
+            return
+    raise RuntimeError(f"{TRIES} times a process died, with these left: {[*left.values()]}")

@@ -244,7 +244,7 @@ def measure(tasks: Sequence[Task], jobs: int) -> Iterator[Trial]:
     if all(task.device == "cpu" for task in tasks):
         return in_processes(trial, tasks, jobs, line)
     clean = not any(task.name in FAMILIES for task in tasks)  # what is right leaves nothing behind
-    return ended(gpu_pool(jobs, 8 if clean else 1), trial, tasks, line)
+    return ended(lambda: gpu_pool(jobs, 8 if clean else 1), trial, tasks, line)
 
 
 def assemble(trials: Iterable[Trial], *, complete: bool, device: str = "cpu") -> Power:

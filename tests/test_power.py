@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,35 @@ from conformance.clauses import CLAUSES
 from tests import power
 from tests.mutants import CUDA_MUTANTS, LENIENT, MUTANTS
 from tests.mutants.witnesses import restored
+from tests.pool import Pool, ended
 from tests.power import Power, Task, Trial, assemble, main, trial, write
 from tests.right import RIGHT
+
+
+def forked() -> Pool:
+    return Pool(1, multiprocessing.get_context("fork"))
+
+
+def dies_once(path: Path) -> str:
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.name
+
+
+def dies(path: Path) -> str:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return path.name
+
+
+def test_a_trial_whose_process_died_is_tried_again(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in "abc"]
+    assert sorted(ended(forked, dies_once, paths, str)) == ["a", "b", "c"]
+
+
+def test_one_whose_process_always_dies_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=f"5 times a process died.*{tmp_path.name}"):
+        list(ended(forked, dies, [tmp_path], str))
 
 
 def judged(name: str, *, early: bool = False) -> Trial:

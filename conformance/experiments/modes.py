@@ -319,13 +319,15 @@ def _fake(bench: Bench) -> Messages:
 
 
 def _abstracted(bench: Bench) -> Iterator[tuple[tuple[Tensor, Tensor], str]]:
-    """Pairs to take the data from, and a reduction; the plainest in every dtype."""
+    """Pairs to take the data from, and a reduction; the plainest and two dtypes meet them all."""
     plain = bench.tensor((2, 3), 1), bench.tensor((2, 3), 2)
-    yield from ((plain, reduction) for reduction in bench.reductions)
-    pairs = [(x.detach(), y.detach()) for _, (x, y) in _other_operands(bench)]
+    mixed = ((x.detach(), y.detach()) for x, y in _of_two_dtypes(bench))
+    yield from itertools.product((plain, *mixed), bench.reductions)
+    every = ((x.detach(), y.detach()) for _, (x, y) in _other_operands(bench))
+    others = [(x, y) for x, y in every if x.dtype == y.dtype]
     if bench.claims("broadcast"):  # neither has the shape of the result
-        pairs.append((bench.tensor((4, 1), 1), bench.tensor((1, 3), 2)))
-    yield from shared_out(bench, pairs)
+        others.append((bench.tensor((4, 1), 1), bench.tensor((1, 3), 2)))
+    yield from shared_out(bench, others)
 
 
 def _real_after_fake(bench: Bench) -> Messages:
