@@ -47,10 +47,10 @@ PROFILES = {
         ),
     )
 }
+ALL = tuple(dict.fromkeys(c.family for c in CLAUSES))
 # The experiments, in shards: the profile that adds them, and which, by family or clause; what is
 # named by its clause is in no other. A defect is told when its shard ends: they are small, and what
 # finds most in the least time comes first. What needs Dynamo is together: importing it is slow.
-ALL = tuple(dict.fromkeys(c.family for c in CLAUSES))
 EXPERIMENT_SHARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("quick", ("broadcasting", "dtypes", "layout", "metamorphic", "module", "errors")),
     ("quick", ("autograd",)),
@@ -110,7 +110,7 @@ def experiment_shards(profile: str) -> list[Shard]:
 
 
 def experiments_of(shard: Shard) -> list[Clause]:
-    """The clauses that have their experiment in ``shard``, in the order of the spec."""
+    """The clauses whose experiments, where they have any, ``shard`` runs; in the spec's order."""
     profile, names = EXPERIMENT_SHARDS[shard.index]
     elsewhere = {n for p, others in EXPERIMENT_SHARDS if p == profile for n in others} - {*names}
     return [

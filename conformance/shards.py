@@ -316,6 +316,7 @@ _DERIVED = ("autograd", "transforms", "determinism", "metamorphic", "resources")
 
 
 def _run_experiments(session: Session, clauses: Iterable[Clause], result: ShardResult) -> None:
+    """Of those of ``clauses`` that have an experiment, in each dtype that they apply to."""
 
     @functools.cache
     def works(dtype: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import concurrent.futures.process
-import contextlib
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -52,12 +51,14 @@ def ended(
         with make() as processes:
             futures = {processes.submit(function, task): k for k, task in left.items()}
             for future in concurrent.futures.as_completed(futures):
-                with contextlib.suppress(concurrent.futures.process.BrokenProcessPool):
+                try:
                     done = future.result()
-                    del left[futures[future]]
-                    count = f"[{len(tasks) - len(left)}/{len(tasks)}]"
-                    print(f"{count} {line(done)}", file=sys.stderr, flush=True)
-                    yield done
+                except concurrent.futures.process.BrokenProcessPool:
+                    continue
+                del left[futures[future]]
+                count = f"[{len(tasks) - len(left)}/{len(tasks)}]"
+                print(f"{count} {line(done)}", file=sys.stderr, flush=True)
+                yield done
         if not left:
             return
     raise RuntimeError(f"{TRIES} times a process died, with these left: {[*left.values()]}")

@@ -120,7 +120,7 @@ def _by_threads(bench: Bench, values: Floats, reduction: str) -> Messages:
             what = f"{text} gradient of {name} ({reduction})"
             found += deviation(bench, what, one, sign * gradient, gradient)
         if found and threads == 1:
-            break  # wrong at this size: other clauses say so
+            return  # wrong at this size: other clauses say so
         yield from found
 
 
