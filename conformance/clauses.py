@@ -10,10 +10,10 @@ import itertools
 from dataclasses import dataclass
 
 from conformance.case import FLOAT_DTYPES, promote
+from conformance.profiles import PROFILE_ORDER
 from targets import Target
 from targets.target import DEVICES
 
-PROFILE_ORDER = ("quick", "default", "release")  # each runs all that the one before it does
 TELLING = ("float32", "float64", "bfloat16", "float16")
 NARROW = ("bfloat16", "float16", "float32", "float64")
 WIDER = ("float64", "float32")  # what a pair of different floating dtypes promotes to

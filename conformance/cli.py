@@ -20,7 +20,7 @@ from conformance.configuration import ConfigurationError, find, parse_text, read
 from conformance.exports import announce, export, withdraw, write_observations
 from conformance.gate import compare, parse_policy, rule, uncovered
 from conformance.options import UsageError, check_profile
-from conformance.plans import PROFILES
+from conformance.profiles import PROFILES
 from conformance.repro import write_scripts
 from conformance.supervisor import Died, Run, WorkerRefused
 from conformance.verdict import (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import hypothesis
 
 from conformance.case import Case
-from conformance.plans import Profile
+from conformance.profiles import Profile
 from conformance.strategies import scenarios
 from targets import Target
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from conformance.clauses import PROFILE_ORDER
 from conformance.configuration import Configuration, ConfigurationError, check_keys, check_known
+from conformance.profiles import PROFILE_ORDER
 from conformance.verdict import (
     BROKEN_STATUSES,
     ONE_GPU,

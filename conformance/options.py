@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from conformance.plans import PROFILES, Profile
+from conformance.profiles import PROFILES, Profile
 from targets import Target, prepare
 
 

@@ -18,35 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.case import FLOAT_DTYPES, INTEGER_DTYPES, Case, Fill, Operand
-from conformance.clauses import CLAUSES, PROFILE_ORDER, Clause
+from conformance.clauses import CLAUSES, Clause
 from conformance.features import OVERFLOW, SUBNORMAL, features
+from conformance.profiles import PROFILE_ORDER, Profile
 from targets import Target
 
-
-@dataclass(frozen=True)
-class Profile:
-    """How much runs. ``examples``: of Hypothesis in each fuzz shard; each makes several cases."""
-
-    name: str
-    fuzz_shards: int
-    examples: int
-    sizes: tuple[int, ...]
-    pairs_step: int  # 1: every pair of axis values; 3: a third of them
-    climb: bool  # drive the worst share up with hypothesis.target()
-
-
-_LARGE = (4096, 4097, 65535, 65536, 65537)
-_LARGER = (131073, 262147, 3 * 2**18, 2**20 + 3, 2**22 + 1)
-PROFILES = {
-    p.name: p
-    for p in (
-        Profile("quick", 2, 15, (4097, 65537), pairs_step=5, climb=False),
-        Profile("default", 16, 40, (*_LARGE, *_LARGER), pairs_step=1, climb=True),
-        Profile(
-            "release", 128, 100, (*_LARGE, *_LARGER, 2**20 - 1, 2**24 + 1), pairs_step=1, climb=True
-        ),
-    )
-}
 ALL = tuple(dict.fromkeys(c.family for c in CLAUSES))
 # The experiments, in shards: the profile that adds them, and which, by family or clause; what is
 # named by its clause is in no other. A defect is told when its shard ends: they are small, and what
@@ -352,10 +328,11 @@ def _examples(target: Target) -> Iterator[Case]:
             yield from (change(case) for change in axis)
     for case in starts(target):
         if case.input.dtype in ("float32", "float16") or len(target.dtypes) == 1:
-            for n in TAILS:
+            first, turns = target.reductions.index(case.reduction), len(target.reductions)
+            usual = case.input.dtype == _usual(target)
+            for n in TAILS if usual else TAILS[first::turns]:
                 yield with_shapes(case, (n,), (n,))
-            first = target.reductions.index(case.reduction)
-            for n in range(40 + first, 48, len(target.reductions)):  # past an aligned address, by n
+            for n in range(40 + first, 48, turns):  # past an aligned address, by n
                 yield with_layouts(with_shapes(case, (n,), (n,)), "offset", "offset")
         for n, fill in itertools.product((19, 40), ("nonfinite", "infinite", "subnormal", "spike")):
             yield with_fills(with_shapes(case, (n,), (n,)), fill, "zero", False)
@@ -397,14 +374,18 @@ def _large_integers(target: Target) -> Iterator[Case]:
 @functools.lru_cache(maxsize=8)
 def pairs(target: Target, step: int = 1) -> tuple[Case, ...]:
     """Every pair of values of two axes once (every ``step``-th); dtype and reduction go round."""
-    return tuple(distinct(target, itertools.islice(_pairs(target), 0, None, step)))
+    return tuple(distinct(target, _pairs(target, step)))
 
 
-def _pairs(target: Target) -> Iterator[Case]:
-    around = itertools.cycle(starts(target))
-    for one, other in itertools.combinations(axes(target), 2):
-        for first, second in itertools.product(one, other):
-            yield second(first(next(around)))
+def _pairs(target: Target, step: int) -> Iterator[Case]:
+    both = (
+        changes
+        for one, other in itertools.combinations(axes(target), 2)
+        for changes in itertools.product(one, other)
+    )
+    around = zip(both, itertools.cycle(starts(target)), strict=False)
+    for (first, second), start in itertools.islice(around, 0, None, step):
+        yield second(first(start))
 
 
 def scale(target: Target, n: int, seed: int) -> Iterator[Case]:

@@ -27,15 +27,8 @@ from conformance.measures import Bin, Cell, measure
 from conformance.minimise import minimise
 from conformance.observability import Observer
 from conformance.observation import observe
-from conformance.plans import (
-    Profile,
-    Shard,
-    derive,
-    experiments_of,
-    fixed_cases,
-    plain,
-    within,
-)
+from conformance.plans import Shard, derive, experiments_of, fixed_cases, plain, within
+from conformance.profiles import Profile
 from conformance.verdict import BLOCKED
 from targets import Target
 

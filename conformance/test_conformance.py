@@ -15,8 +15,9 @@ from conformance.options import (
     check_profile,
     make_ready,
 )
-from conformance.plans import Profile, Shard, plan
+from conformance.plans import Shard, plan
 from conformance.plugin import RESULT, box_of
+from conformance.profiles import Profile
 from conformance.shards import Session, run_shard
 from conformance.verdict import BROKEN_STATUSES
 from conformance.verdicts import waivers_of

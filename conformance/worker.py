@@ -43,9 +43,9 @@ def main() -> int:
         replies.write(json.dumps(answer) + "\n")
         replies.flush()
 
-    # With torch it takes a second, in which another worker may open the target.
-    gc.disable()  # some 180,000 objects, which all stay: nothing to collect, now or later
-    importlib.import_module("conformance.shards")
+    # It takes seconds, in which another worker may open the target.
+    gc.disable()  # some 300,000 objects, which all stay: nothing to collect, now or later
+    _import_torch()
     gc.freeze()
     gc.enable()
     if not next(tasks, ""):
@@ -66,6 +66,15 @@ def main() -> int:
         task = json.loads(line)
         reply(getattr(desk, f"do_{task['do']}")(task))
     return 0
+
+
+def _import_torch() -> None:
+    """With all that the suite needs of it, and with SymPy, which the first gradient imports."""
+    importlib.import_module("conformance.shards")
+    import torch
+
+    x = torch.ones((), requires_grad=True)
+    torch.autograd.grad(x, x, torch.ones(()))
 
 
 def _end_with_parent() -> None:

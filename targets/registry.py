@@ -54,7 +54,8 @@ def register(target: Target) -> Target:
 
 def available() -> Registry:
     """Every shipped target and every one that an installed package offers as an entry point."""
-    _load_shipped()
+    for module in _shipped():
+        _load_shipped(module)
     for point in importlib.metadata.entry_points(group=GROUP):
         if point.name in _REGISTRY.targets:
             continue
@@ -149,9 +150,10 @@ def _partial(function: Any) -> Any:
 
 
 def _by_name(name: str) -> Target:
-    _load_shipped()
-    if name in _REGISTRY.targets:
-        return _REGISTRY.targets[name]
+    for module in sorted(_shipped(), key=lambda module: not name.startswith(module)):
+        _load_shipped(module)  # its own first: others import what it does not need, as triton
+        if name in _REGISTRY.targets:
+            return _REGISTRY.targets[name]
     registry = available()
     if name in registry.targets:
         return registry.targets[name]
@@ -164,15 +166,19 @@ def _by_name(name: str) -> Target:
     )
 
 
-def _load_shipped() -> None:
-    """Import every implementation in this package; one that does not load is noted as broken."""
-    for info in pkgutil.iter_modules(targets.__path__):
-        if info.name not in _INFRASTRUCTURE:
-            try:
-                with _explained(f"targets.{info.name}"):
-                    importlib.import_module(f"targets.{info.name}")
-            except TargetError as error:
-                _REGISTRY.broken[info.name] = error
+def _shipped() -> list[str]:
+    """The modules of this package that hold implementations."""
+    names = (info.name for info in pkgutil.iter_modules(targets.__path__))
+    return [name for name in names if name not in _INFRASTRUCTURE]
+
+
+def _load_shipped(module: str) -> None:
+    """Import one of them; if it does not load, that is noted."""
+    try:
+        with _explained(f"targets.{module}"):
+            importlib.import_module(f"targets.{module}")
+    except TargetError as error:
+        _REGISTRY.broken[module] = error
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 
 from conformance.merging import explain_all, merged
-from conformance.plans import PROFILES, experiment_shards, plan
+from conformance.plans import experiment_shards, plan
+from conformance.profiles import PROFILES
 from conformance.shards import Session, ShardResult
 from targets import Target
 from tests.mutants import LENIENT, MUTANTS

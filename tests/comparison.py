@@ -31,7 +31,8 @@ from torch import Tensor
 
 from conformance.clauses import BY_ID
 from conformance.observation import text_of
-from conformance.plans import PROFILES, plan
+from conformance.plans import plan
+from conformance.profiles import PROFILES
 from conformance.shards import Session, run_shard
 from targets import Target
 from tests.mutants import MUTANTS

@@ -25,14 +25,8 @@ import torch
 from conformance.case import FLOAT_DTYPES
 from conformance.clauses import BY_ID, CLAUSES, Clause
 from conformance.merging import conclude, merged
-from conformance.plans import (
-    PROFILES,
-    Profile,
-    Shard,
-    experiment_shards,
-    experiments_of,
-    plan,
-)
+from conformance.plans import Shard, experiment_shards, experiments_of, plan
+from conformance.profiles import PROFILES, Profile
 from conformance.shards import Session, ShardResult, run_shard
 from targets import Target
 from tests.mutants import CUDA_MUTANTS, LENIENT, MUTANTS

@@ -25,7 +25,8 @@ import torch
 
 from conformance.clauses import BY_ID
 from conformance.merging import conclude, explain_all, merged
-from conformance.plans import PROFILES, plan
+from conformance.plans import plan
+from conformance.profiles import PROFILES
 from conformance.repro import simplest
 from conformance.shards import Session, run_shard
 from targets import resolve

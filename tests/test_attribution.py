@@ -12,7 +12,8 @@ from conformance.case import Case, Operand
 from conformance.features import FEATURES, features, keep_only
 from conformance.layouts import place
 from conformance.merging import merged
-from conformance.plans import PROFILES, plan
+from conformance.plans import plan
+from conformance.profiles import PROFILES
 from conformance.shards import Session, run_shard
 from targets import Target
 from tests.mutants.mutant import EAGER, Loss, Pair, by_gradients, memory, right, right_gradients

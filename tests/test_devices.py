@@ -12,7 +12,8 @@ import torch
 from conformance import devices, memory
 from conformance.box import BlackBox
 from conformance.devices import DeviceLost, check_alive, own_gpu
-from conformance.plans import PROFILES, Shard
+from conformance.plans import Shard
+from conformance.profiles import PROFILES
 from conformance.shards import Session, run_shard
 from conformance.supervisor import Run
 from targets import Target

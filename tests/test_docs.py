@@ -22,7 +22,8 @@ from conformance.case import Case, Operand
 from conformance.clauses import BY_ID, CLAUSES
 from conformance.judging import judge
 from conformance.merging import conclude, explain_all, merged
-from conformance.plans import PROFILES, plan
+from conformance.plans import plan
+from conformance.profiles import PROFILES
 from conformance.shards import Session, run_shard
 from conformance.verdict import BROKEN_STATUSES, ClauseResult, Verdict
 from targets import resolve

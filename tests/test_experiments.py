@@ -12,7 +12,8 @@ from conformance.experiments import EXPERIMENTS, Bench, Unavailable, modes
 from conformance.experiments.bench import Messages, run_experiment, shared_out
 from conformance.merging import conclude, merged
 from conformance.observation import text_of
-from conformance.plans import PROFILES, experiment_shards, experiments_of, plan
+from conformance.plans import experiment_shards, experiments_of, plan
+from conformance.profiles import PROFILES
 from conformance.shards import Session, run_shard, settled
 from conformance.verdict import BLOCKED, Verdict
 from targets import Target

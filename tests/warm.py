@@ -6,7 +6,8 @@ Imported first there: a thread of torch's that runs when it forks is waited for 
 import torch
 import torch._dynamo
 
-from conformance.plans import PROFILES, Shard
+from conformance.plans import Shard
+from conformance.profiles import PROFILES
 from conformance.shards import Session, run_shard
 from targets.builtin import BUILTIN
 

@@ -21,6 +21,7 @@ from conformance.experiments.bench import (
     eighths,
     experiment,
     gradients,
+    shared_out,
 )
 from conformance.plans import derive
 from conformance.state import (
@@ -171,8 +172,8 @@ def _purity_state(bench: Bench) -> Messages:
     Usual settings are looked at in every run of a case.
     """
     pairs = [((9,), (9,)), *([((9,), (4, 9))] * bench.claims("broadcast"))]
-    large = (bench.reductions[-1], ((LARGE,), (LARGE,)))
-    for reduction, shapes in (*itertools.product(bench.reductions, pairs), large):
+    large = ((LARGE,), (LARGE,)), bench.reductions[-1]
+    for shapes, reduction in (*shared_out(bench, pairs), large):
         x, y = bench.tensor(shapes[0], 1).requires_grad_(), bench.tensor(shapes[1], 2)
         y.requires_grad_(bench.claims("target_gradient"))
         with _own_filters():
