@@ -4,8 +4,7 @@
 of all profiles, then ``default`` to those that survive, and judges the right ones in ``default``.
 It writes, to a folder, the table mutant × clause, what survived, what was rejected though right,
 and the times to the first failing clause. ``--quick``, the form for CI, stops at the first failing
-clause of each mutant, begins where its family is looked at, and judges the right ones in ``quick``;
-``--in-order`` begins where a user's run does, for the times. Exit status 0 if the suite is as
+clause of each mutant, and judges the right ones in ``quick``. Exit status 0 if the suite is as
 strong and as fair as it says.
 """
 
@@ -25,7 +24,7 @@ import torch
 from conformance.case import FLOAT_DTYPES
 from conformance.clauses import BY_ID, CLAUSES, Clause
 from conformance.merging import conclude, merged
-from conformance.plans import Shard, experiment_shards, experiments_of, plan
+from conformance.plans import Shard, experiment_shards, plan
 from conformance.profiles import PROFILES, Profile
 from conformance.shards import Session, ShardResult, run_shard
 from targets import Target
@@ -65,16 +64,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Task:
-    """``early``: stop at the first failing must clause, and go on to ``default`` without one.
-
-    ``in_order``: in the order of shards that users have.
-    """
+    """``early``: stop at the first failing must clause, and go on to ``default`` without one."""
 
     name: str
     profile: str
     seed: int = 0
     early: bool = False
-    in_order: bool = True
     device: str = "cpu"
 
 
@@ -88,7 +83,7 @@ def early(target: Target, task: Task) -> Trial:
     """Up to the first failing must clause: in profile quick, then what default and release add."""
     start, done = time.perf_counter(), set[Shard]()
     for profile in (PROFILES["quick"], PROFILES["default"], PROFILES["release"]):
-        shards = [shard for shard in _shards(target, profile, task) if shard not in done]
+        shards = [shard for shard in _shards(target, profile) if shard not in done]
         done.update(shard for shard in shards if shard.phase not in BY_PROFILE)
         for result in results_of(target, task, profile, shards):
             must = _broken(result, "must")
@@ -98,20 +93,9 @@ def early(target: Target, task: Task) -> Trial:
     return Trial(task.name, task.seed, "release", time.perf_counter() - start)
 
 
-def _shards(target: Target, profile: Profile, task: Task) -> list[Shard]:
-    if profile.name == "release":
-        return experiment_shards("release")[-1:]
-    shards, families = plan(target, profile), FAMILIES[task.name]
-
-    def place(shard: Shard) -> int:
-        """Its own experiments, then the others, then the cases; all examples where it has none."""
-        if not families & EXPERIMENTAL:
-            return 0 if shard.phase == "examples" else 1
-        if shard.phase != "experiments":
-            return 2
-        return 0 if any(c.family in families for c in experiments_of(shard)) else 1
-
-    return shards if task.in_order else sorted(shards, key=place)
+def _shards(target: Target, profile: Profile) -> list[Shard]:
+    """Of ``release`` its experiments alone: its cases take minutes."""
+    return experiment_shards("release")[-1:] if profile.name == "release" else plan(target, profile)
 
 
 def whole(target: Target, task: Task) -> Trial:
@@ -152,10 +136,6 @@ def whole(target: Target, task: Task) -> Trial:
 
 
 FAMILIES = {m.target.name: m.families for m in BROKEN}
-# Families that cases say little about.
-EXPERIMENTAL = frozenset(
-    ("autograd", "transforms", "determinism", "metamorphic", "module", "resources", "errors")
-)
 COMBINED = ("pairs", "fuzz")
 BY_PROFILE = (*COMBINED, "scale")  # the phases whose shards differ with the profile
 MUTANT_NAMES = frozenset(FAMILIES)
@@ -308,8 +288,7 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
     ]
     if not options.right_only:
         tasks += [
-            Task(name, "quick", options.seed, options.quick, options.in_order, options.device)
-            for name in broken
+            Task(name, "quick", options.seed, options.quick, options.device) for name in broken
         ]
         tasks += [Task(name, "quick", options.seed, device=options.device) for name in lenient]
     return tasks
@@ -318,7 +297,6 @@ def tasks_of(options: argparse.Namespace) -> list[Task]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests power", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="stop at a mutant's first failure")
-    parser.add_argument("--in-order", action="store_true", help="as users meet the clauses")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=1, help="how many, for the right ones")
     parser.add_argument("--profiles", nargs="+", choices=PROFILES, help="for the right ones")
