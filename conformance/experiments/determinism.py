@@ -32,7 +32,7 @@ from reference.formats import Floats
 CALLERS = 4
 # Elements; how often each thread calls; and on tensors of its own, on such that are turned
 # (some copy these to a buffer), or on the same ones as the others.
-AT_ONCE = ((33, 6, "own"), (2050, 6, "own"), (20_002, 12, "turned"), (33, 6, "same"))
+AT_ONCE = ((33, 6, "own"), (2050, 6, "own"), (20_002, 24, "turned"), (33, 6, "same"))
 REPEAT_THREADS = 4
 MANY = 33  # more than a machine with 32 processors starts, and an array for them holds
 
