@@ -13,7 +13,7 @@ class Profile:
     fuzz_shards: int
     examples: int
     sizes: tuple[int, ...]
-    pairs_step: int  # 1: every pair of axis values; 11: one in 11
+    pairs_step: int  # 1: every pair of axis values; 11: one in 11, of all dtypes and reductions
     climb: bool  # drive the worst share up with hypothesis.target()
 
 

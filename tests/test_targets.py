@@ -174,6 +174,15 @@ def test_a_shipped_name_needs_no_entry_points(monkeypatch: pytest.MonkeyPatch) -
 # --- callables and modules
 
 
+def test_a_shipped_name_imports_no_other_implementation() -> None:
+    """Triton takes a tenth of a second, and may be broken where torch is not."""
+    code = "from targets import resolve; import sys; resolve('module'); print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.split())
+    assert "targets.module" in loaded
+    assert not {"targets.triton", "targets.inductor", "targets.builtin", "triton"} & loaded
+
+
 def test_a_target_is_returned_as_it_is() -> None:
     target = Target("mine", square)
     assert resolve(target) is target
