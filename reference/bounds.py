@@ -3,7 +3,8 @@
 Where the order of operations is free (autograd, a hand-made rule and a transform each choose their
 own), the a priori bound says all there is to say: a sum of products in which every term passes
 through k roundings is off by no more than γ_k·Σ|terms|, whatever the order (Higham, *Accuracy and
-Stability of Numerical Algorithms*, lemma 3.1), as long as nothing over- or underflows.
+Stability of Numerical Algorithms*, lemma 3.1), as long as nothing overflows; below the smallest
+normal number a rounding is off by up to η/2 instead.
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ def counted(fmt: Format, value: Floats, magnitude: Floats, terms: int = 1) -> Pe
 
     ``value``: the formula in float64, on operands that ``fmt`` holds. Shapes: all the same.
     """
-    wide = slack(fmt.u, fmt.accumulator.u, magnitude, terms)
+    wide = slack(fmt.u, fmt.accumulator.u, fmt.eta, magnitude, terms)
     return PermittedSet(value - wide, value + wide, None)
 
 
-def slack(u: float, u_sum: float, magnitude: Floats, terms: int = 1) -> Floats:
-    """How far a result may be off: γ·``magnitude``, of its shape.
+def slack(u: float, u_sum: float, eta: float, magnitude: Floats, terms: int = 1) -> Floats:
+    """How far a result may be off: γ·``magnitude``, of its shape, and η for each term and the sum.
 
     ``magnitude``: the formula on the absolute values of its factors. ``terms``: how many products
     are added to make one element. ``u``, ``u_sum``: the unit roundoffs of the format and of the
-    accumulator, which is binary32 for halves.
+    accumulator, which is binary32 for halves. ``eta``: the format's smallest subnormal: d/n may
+    round to a multiple of it, and be doubled (nothing rounds where all factors are 0).
     """
     relative = gamma(ROUNDINGS, u) + gamma(depth(terms, u_sum), u_sum)
-    return np.asarray(relative * magnitude)
+    return np.asarray(relative * magnitude + np.where(magnitude == 0, 0.0, (terms + 1) * eta))

@@ -91,6 +91,6 @@ def test_what_a_defect_changes_is_outside_the_bound(fmt: Format) -> None:
 def test_the_bound_is_the_count_of_roundings_and_the_depth_of_the_sum() -> None:
     fmt = FORMAT_OF["float16"]
     permitted = counted(fmt, np.ones(1), np.ones(1), 1000)
-    half = gamma(ROUNDINGS, 2.0**-11) + gamma(depth(1000, 2.0**-24), 2.0**-24)
+    half = gamma(ROUNDINGS, 2.0**-11) + gamma(depth(1000, 2.0**-24), 2.0**-24) + 1001 * fmt.eta
     assert permitted.upper[0] - 1 == pytest.approx(half, rel=1e-9)
     assert half < 0.007

@@ -20,6 +20,7 @@ from targets import Target
 from targets.builtin import BUILTIN
 from tests.mutants import MUTANTS
 from tests.mutants.mutant import right
+from tests.right import RIGHT
 
 
 def verdict_of(target: Target, clause: str) -> Verdict:
@@ -43,6 +44,21 @@ def verdict_of(target: Target, clause: str) -> Verdict:
 )  # fmt: skip
 def test_an_exception_is_told_with_its_reason(message: str, told: str) -> None:
     assert text_of(ValueError(message)) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "clause", "seed"),
+    [
+        ("builtin", "transforms.fake", 9403),  # a subnormal gradient
+        ("vmapped", "transforms.fake", 9419),
+        ("vmapped", "transforms.autocast", 9714),  # a gradient that is a sum which cancels
+        ("vmapped", "transforms.autocast", 9740),
+    ],
+)
+def test_a_right_loss_is_right_with_awkward_seeds(name: str, clause: str, seed: int) -> None:
+    target = next((t for t in RIGHT if t.name == name), BUILTIN)
+    with settled():
+        assert run_experiment(clause, Bench(target, "float16", "cpu", seed)) == ([], None)
 
 
 def test_what_a_wrong_plain_gradient_blocks_is_not_judged_and_not_missing() -> None:

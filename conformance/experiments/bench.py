@@ -122,7 +122,7 @@ def deviation(
         yield f"{what} is {brief(got)}, not {bench.dtype}{list(shape)}"
     else:
         u = torch.finfo(dtype).eps / 2
-        wide = slack(u, min(u, 2.0**-24), magnitude, terms)
+        wide = slack(u, min(u, 2.0**-24), smallest(dtype), magnitude, terms)
         low, high, seen = value - wide, value + wide, to_numpy(got)
         wrong = np.argwhere(~((low <= seen) & (seen <= high)))
         if len(wrong):
@@ -202,8 +202,14 @@ def close(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype | None = None) ->
     """
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    few = 16 * torch.finfo(dtype or a.dtype).eps
-    return torch.allclose(a.double(), b.double(), rtol=few, atol=0.0, equal_nan=True)
+    rounded = dtype or a.dtype
+    few, least = 16 * torch.finfo(rounded).eps, smallest(rounded)
+    return torch.allclose(a.double(), b.double(), rtol=few, atol=least, equal_nan=True)
+
+
+def smallest(dtype: torch.dtype) -> float:
+    """η, the smallest subnormal number: below the normal ones a rounding is off by up to half."""
+    return torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
