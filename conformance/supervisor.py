@@ -337,9 +337,8 @@ class Run:
         """Merge all results, make counterexamples smaller and explain them, recheck waivers, get
         the verdict."""
         task: dict[str, Any] = {"results": self.results, "lost": self.lost}
-        findings, smaller = [], []
-        if self.lost or any(result["findings"] for result in self.results):
-            findings = worker.ask(task | {"do": "merge"})["findings"]
+        smaller = []
+        findings = worker.ask(task | {"do": "merge"})["findings"]
         for k, finding in enumerate(findings):
             self.shrinking = len(findings) - k
             try:

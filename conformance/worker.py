@@ -44,7 +44,7 @@ def main() -> int:
         replies.flush()
 
     # It takes seconds, in which another worker may open the target.
-    gc.disable()  # some 300,000 objects, which all stay: nothing to collect, now or later
+    gc.disable()  # some 345,000 objects, which all stay: nothing to collect, now or later
     _import_torch()
     gc.freeze()
     gc.enable()
