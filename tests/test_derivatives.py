@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from conformance.values import FORMAT_OF
 from reference import mse
-from reference.bounds import ROUNDINGS, counted
+from reference.bounds import ROUNDINGS, counted, slack
 from reference.enclosure import depth, gamma
 from reference.formats import FORMATS, Format, round_nearest
 from reference.mse import REDUCTIONS
@@ -88,9 +88,29 @@ def test_what_a_defect_changes_is_outside_the_bound(fmt: Format) -> None:
         assert not permitted.contains(round_nearest(np.asarray(wrong), fmt)).any()
 
 
+def test_subnormal_gradients_round_to_multiples_of_eta_and_are_not_flushed() -> None:
+    """2·d/n below the smallest normal number: relative errors alone do not bound its roundings."""
+    fmt, n = FORMAT_OF["float16"], 193
+    d = np.arange(1.0, 200.0) * 2.0**-12
+    exact = 2 * d / n
+    assert exact[0] < fmt.eta * 2**10  # subnormal
+    half = round_nearest(d / n, fmt)
+    orders = (
+        round_nearest(exact, fmt),
+        half + half,
+        round_nearest(d * round_nearest(2 / n, fmt), fmt),
+    )
+    permitted = counted(fmt, exact, exact)
+    assert all(permitted.contains(v).all() for v in orders)
+    relative = slack(fmt.u, fmt.accumulator.u, 0.0, exact)
+    assert (abs(half + half - exact) > relative).any()  # so it takes the η
+    assert not permitted.contains(np.zeros_like(d)).any()  # flushed to zero
+    assert not counted(fmt, np.zeros(1), np.zeros(1)).contains(np.full(1, fmt.eta)).any()
+
+
 def test_the_bound_is_the_count_of_roundings_and_the_depth_of_the_sum() -> None:
     fmt = FORMAT_OF["float16"]
     permitted = counted(fmt, np.ones(1), np.ones(1), 1000)
-    half = gamma(ROUNDINGS, 2.0**-11) + gamma(depth(1000, 2.0**-24), 2.0**-24) + 1001 * fmt.eta
+    half = gamma(ROUNDINGS, 2.0**-11) + gamma(depth(1000, 2.0**-24), 2.0**-24) + 2 * fmt.eta
     assert permitted.upper[0] - 1 == pytest.approx(half, rel=1e-9)
     assert half < 0.007
