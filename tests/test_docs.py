@@ -24,10 +24,12 @@ from conformance.judging import judge
 from conformance.merging import conclude, explain_all, merged
 from conformance.plans import plan
 from conformance.profiles import PROFILES
+from conformance.report import conclusion, render
 from conformance.shards import Session, run_shard
 from conformance.verdict import BROKEN_STATUSES, ClauseResult, Verdict
 from targets import resolve
 from targets.target import CLAIMS
+from tests.test_report import normalised
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -43,6 +45,7 @@ def text_of(page: str) -> str:
     return (DOCS / page).read_text(encoding="utf-8")
 
 
+@functools.cache
 def verdict_on(spec: str, clauses: str = "*") -> Verdict:
     """In profile quick, as far as ``clauses``, a glob, goes."""
     target, profile = resolve(spec), PROFILES["quick"]
@@ -130,6 +133,28 @@ def test_the_code_of_a_page_runs_and_prints_what_it_shows(page: str) -> None:
             exec(compile(source, page, "exec"), names)
     assert tried
     assert runner.failures == 0
+
+
+def in_one_line(text: str) -> str:
+    """Without seconds and versions."""
+    return " ".join(normalised(text).split())
+
+
+def test_the_first_verdict_is_what_the_command_prints() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    command = "$ loss-conformance check tutorial-function --profile quick\n"
+    (shown,) = (s for _, s in FENCED.findall(readme) if s.startswith(command))
+    shown = shown.removeprefix(command).removesuffix("$ echo $?\n1\n")
+    verdict = verdict_on("tutorial-function").to_json()
+    printed = render(verdict, {c.id: c.sentence for c in CLAUSES})
+    assert in_one_line(shown) == in_one_line(printed)
+    assert in_one_line(conclusion(verdict)) in in_one_line(text_of("reading.md"))
+
+
+def test_the_pages_say_how_many_cases_quick_has() -> None:
+    verdict = verdict_on("builtin").to_json()
+    assert in_one_line(conclusion(verdict)) in in_one_line(text_of("tutorial.md"))
+    assert f"| `quick` | {verdict['examples']:,} |" in (ROOT / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize("name", ["tutorial-module", "tutorial-function"])
