@@ -144,7 +144,9 @@ CLAUSES: tuple[Clause, ...] = (
     _clause("value.requires_grad", "The value does not depend on which operands need a gradient."),
     _clause("value.grad_mode", "The value is the same under no_grad and in inference mode."),
     _clause(
-        "value.default", "Without a reduction named, the result is the mean.", reductions=("mean",)
+        "value.default",
+        "Without a reduction named, the result is the mean; names are compared as text.",
+        reductions=("mean",),
     ),
     _clause("gradient.input", "The gradient of input is 2(x - y)·g, over n for a mean."),
     _clause(
@@ -250,7 +252,8 @@ CLAUSES: tuple[Clause, ...] = (
     _clause("purity.inputs", "No call writes to its operands or around them."),
     _clause("purity.grad_output", "No backward writes to grad_output."),
     _clause(
-        "purity.alias", "The result shares no memory with an operand, nor one element with another."
+        "purity.alias",
+        "The result shares no memory with an operand, nor an element or gradient with another.",
     ),
     _clause(
         "purity.attributes",
@@ -405,7 +408,12 @@ CLAUSES: tuple[Clause, ...] = (
         "module.to", "After .to(dtype or device) it computes in its operands' dtype.", "module"
     ),
     _clause("module.repr", "Its repr names its class.", "module", level="should"),
-    _clause("module.reduction", "It has its reduction as an attribute.", "module", level="should"),
+    _clause(
+        "module.reduction",
+        "It has its reduction as an attribute, and goes by it.",
+        "module",
+        level="should",
+    ),
     _clause("resources.memory", "Repeated calls leave nothing behind.", first_of=TELLING),
     _clause(
         "resources.cycle",

@@ -69,6 +69,13 @@ def _narrow(shape: Shape) -> tuple[int, ...]:
     return (*(inner * s for s in _contiguous(shape[:-1])), 1)
 
 
+def _cropped(shape: Shape) -> tuple[int, ...]:
+    """The first rows of longer images: dense rows, one after the other but for a gap after each."""
+    if len(shape) < 3:
+        return _narrow(shape)
+    return _contiguous((*shape[:-2], shape[-2] + 2, shape[-1]))
+
+
 def _channels_last(shape: Shape) -> tuple[int, ...]:
     order = _forward(shape)
     return _dense(shape, [0, *order[2:], 1]) if len(shape) >= 3 else _transposed(shape)
@@ -82,6 +89,11 @@ def _expanded(shape: Shape) -> tuple[int, ...]:
 def _repeated(shape: Shape) -> tuple[int, ...]:
     """Stride 0 along the last dimension: a weight for each row."""
     return (*_contiguous(shape[:-1]), 0) if shape else ()
+
+
+def _weighted(shape: Shape) -> tuple[int, ...]:
+    """Stride 0 but along the first dimension: a weight for each sample."""
+    return (1, *(0,) * (len(shape) - 1)) if shape else ()
 
 
 def _filled(shape: Shape) -> tuple[int, ...]:
@@ -101,16 +113,18 @@ LAYOUTS: dict[str, Callable[[Shape], tuple[int, ...]]] = {
     "transposed": _transposed,
     "permuted": _permuted,
     "narrow": _narrow,
+    "cropped": _cropped,
     "channels_last": _channels_last,
     "expanded": _expanded,
     "repeated": _repeated,
+    "weighted": _weighted,
     "filled": _filled,
     "overlapping": _overlapping,
 }
 
 
 # Layouts in which several elements may lie in one place.
-OVERLAPPING = frozenset({"expanded", "repeated", "filled", "overlapping"})
+OVERLAPPING = frozenset({"expanded", "repeated", "weighted", "filled", "overlapping"})
 
 
 @functools.lru_cache(maxsize=256)

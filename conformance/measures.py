@@ -24,11 +24,13 @@ FAMILIES = {
     "offset": "misaligned",
     "strided": "stepped",
     "narrow": "stepped",
+    "cropped": "stepped",
     "transposed": "permuted",
     "permuted": "permuted",
     "channels_last": "permuted",
     "expanded": "stride 0",
     "repeated": "stride 0",
+    "weighted": "stride 0",
     "filled": "stride 0",
     "overlapping": "overlapping",
 }

@@ -181,6 +181,8 @@ LAYOUT_PAIRS = (
     ("overlapping", "contiguous"),
     ("contiguous", "overlapping"),
 )
+# Those that differ from these in three dimensions and more.
+DEEP_PAIRS = (("cropped", "contiguous"), ("contiguous", "cropped"))
 # (input, target, whether both come from the same seed)
 FILLS = (
     ("integers", "integers", False),
@@ -219,6 +221,7 @@ GRAD_OUTPUTS = (
     ("ordinary", "narrow"),
     ("ordinary", "expanded"),
     ("ordinary", "repeated"),
+    ("ordinary", "weighted"),
     ("ordinary", "offset"),
 )
 NEEDS = ((True, False), (False, True), (False, False))
@@ -351,7 +354,7 @@ def _deep_layouts(target: Target) -> Iterator[Case]:
     """
     reductions = target.reductions
     for i, shape in enumerate(((3, 3), (2, 3, 2, 4), (2, 3, 2, 2, 3), (2, 8, 2, 3))):
-        for k, layouts in enumerate(LAYOUT_PAIRS, i):
+        for k, layouts in enumerate((*LAYOUT_PAIRS, *DEEP_PAIRS), i):
             case = plain(_usual(target), reductions[k % len(reductions)])
             yield with_layouts(with_shapes(case, shape, shape), *layouts)
     case = plain(_usual(target), "none")
@@ -359,6 +362,7 @@ def _deep_layouts(target: Target) -> Iterator[Case]:
         if layout != "contiguous":
             yield with_grad_output(with_shapes(case, (4, 3), (4, 3)), regime, layout)
             yield with_grad_output(with_shapes(case, (4, 1), (4, 3)), regime, layout)
+            yield with_grad_output(with_shapes(case, (2, 3, 2, 4), (2, 3, 2, 4)), regime, layout)
 
 
 def _large_integers(target: Target) -> Iterator[Case]:
@@ -403,8 +407,8 @@ def scale(target: Target, n: int, seed: int) -> Iterator[Case]:
                 if n > 2**18 or (n > 2**17 and k):
                     filled = with_needs(filled, False, False)
                 yield from within(target, filled)
-    further = _benchmarks(target) if n == 4097 else _wide(target, n) if n == 65537 else ()
-    for case in further:
+    further = {4097: _benchmarks, 65537: _wide, 2**20 + 3: _outer}.get(n)
+    for case in further(target) if further else ():
         yield from within(target, reseeded(case, seed))
 
 
@@ -424,7 +428,14 @@ def _benchmarks(target: Target) -> Iterator[Case]:
         yield with_fills(case, fill, fill, False)
 
 
-def _wide(target: Target, n: int) -> Iterator[Case]:
+def _outer(target: Target) -> Iterator[Case]:
+    """A column beside a row, both one number: more differences than some like to write down."""
+    for reduction in ("sum", "mean"):
+        case = with_shapes(plain(_usual(target), reduction), (1025, 1), (1, 1025))
+        yield with_needs(with_fills(case, "constant", "constant", True), False, False)
+
+
+def _wide(target: Target, n: int = 65537) -> Iterator[Case]:
     """More rows, and longer rows, than a grid or a block has; what is last is largest.
 
     Then operands for which many kernels have a path of their own: transposed, broadcast, of two

@@ -16,6 +16,7 @@ import torch
 import torch.autograd.forward_ad as fwad
 from torch.utils.checkpoint import checkpoint
 
+from conformance.clauses import WIDER
 from conformance.experiments.bench import (
     Bench,
     Messages,
@@ -25,6 +26,7 @@ from conformance.experiments.bench import (
     eighths,
     experiment,
     gradients,
+    shared_out,
     two_dtypes,
 )
 from conformance.tensors import to_numpy
@@ -32,6 +34,8 @@ from reference import mse
 from reference.formats import Floats
 
 Tensors = tuple[torch.Tensor, ...]
+GRAPHS = 300  # alive at once
+LARGE = 2**18 + 3  # elements, for which some take another path
 
 
 def _operands(bench: Bench, first: int = 1, n: int = 5) -> Tensors:
@@ -72,7 +76,10 @@ def _accumulate(bench: Bench) -> Messages:
 @experiment("autograd.retain")
 def _retain(bench: Bench) -> Messages:
     sizes: list[Shapes] = [((5,), (5,)), *([((3,), (2, 3))] * bench.claims("broadcast"))]
-    for reduction, shapes in itertools.product(bench.reductions, sizes):
+    every = itertools.product(sizes, bench.reductions)
+    for shapes, reduction in itertools.chain(every, shared_out(bench, (((LARGE,), (LARGE,)),))):
+        if shapes == ((LARGE,), (LARGE,)) and bench.dtype == "float16" and reduction == "mean":
+            continue  # subnormal gradients are not rounded in proportion
         x = bench.tensor(shapes[0], 1).requires_grad_()
         y = bench.tensor(shapes[1], 2).requires_grad_(bench.claims("target_gradient"))
         needing = [t for t in (x, y) if t.requires_grad]
@@ -276,7 +283,7 @@ def _nonleaf_target(bench: Bench, reduction: str) -> Messages:
 def _interleaved(bench: Bench) -> Messages:
     """Three graphs alive at once; backward in another order than forward.
 
-    On equal shapes, then of other sizes and reductions, then broadcast.
+    On equal shapes, then of other sizes and reductions, then broadcast. Then many graphs.
     """
     others = itertools.cycle(bench.reductions)
     same = [_operands(bench, 10 * k) for k in range(3)]
@@ -288,6 +295,8 @@ def _interleaved(bench: Bench) -> Messages:
         rows = [(x, bench.tensor((2 + 3 * k, 5), 10 * k + 1)) for k, (x, _) in enumerate(same)]
         for reduction in bench.reductions:
             yield from _alive(bench, rows, (reduction,) * 3)
+    for graphs, reduction in shared_out(bench, (GRAPHS,)):
+        yield from _many_alive(bench, graphs, reduction)
 
 
 def _alive(bench: Bench, pairs: Sequence[Tensors], reductions: Sequence[str]) -> Messages:
@@ -299,6 +308,17 @@ def _alive(bench: Bench, pairs: Sequence[Tensors], reductions: Sequence[str]) ->
         if name:
             text = f"with three graphs alive the gradient of {name} is another's"
             yield f"{text} ({reductions[k]})"
+
+
+def _many_alive(bench: Bench, graphs: int, reduction: str) -> Messages:
+    """A ring or a table has so many places; what the first graph needs is kept in none of them."""
+    (x, y), others = _operands(bench), _operands(bench, 10, 3)
+    wanted = _gradients(bench, x, y, reduction)
+    first = bench.loss(x, y, reduction)
+    alive = [bench.loss(others[0], others[1], reduction) for _ in range(graphs)]
+    name = _differ(gradients(first, x, y), wanted)
+    if name:
+        yield f"with {len(alive)} graphs alive the gradient of {name} is another's ({reduction})"
 
 
 @experiment("autograd.anomaly")
@@ -338,6 +358,8 @@ def _double_backward(bench: Bench) -> Messages:
             yield from _of_itself(bench, reduction)
         for kinds in two_dtypes(bench):
             yield from _second_of_two_dtypes(bench, kinds, reduction, names)
+    for shapes, reduction in shared_out(bench, (((LARGE,), (LARGE,)),)):
+        yield from _second(bench, reduction, shapes, "operands", names[:1])
 
 
 @experiment("autograd.grad_output_derivative")
@@ -609,6 +631,43 @@ def _forward(bench: Bench) -> Messages:
                 yield from _tangent(bench, reduction, (x, y), tangents, along)
         yield from _extreme_tangents(bench, reduction)
         yield from _tangents_kept(bench, reduction)
+        for kinds in two_dtypes(bench):
+            yield from _tangent_of_two_dtypes(bench, kinds, reduction)
+    totals = [reduction for reduction in ("sum", "mean") if reduction in bench.reductions]
+    if bench.dtype in WIDER and totals:
+        yield from _tangent_of_many(bench, totals[0])
+
+
+def _tangent_of_many(bench: Bench, reduction: str) -> Messages:
+    """One number over and over drifts in a running sum (SPEC, rule 2); halves have no range."""
+    x = np.full(2**20 + 3, to_numpy(torch.tensor(0.1, dtype=getattr(torch, bench.dtype))))
+    many, zero = (x, np.zeros_like(x)), np.zeros_like(x)
+    yield from _tangent(bench, reduction, many, (x, zero), (True, False))
+
+
+def _tangent_of_two_dtypes(bench: Bench, kinds: tuple[str, str], reduction: str) -> Messages:
+    """In the wider dtype, to the accuracy of the narrower, which the builtin computes it in."""
+    rough = replace(bench, dtype=next(k for k in kinds if k != bench.dtype))
+    values = _values(bench, ((2, 3), (2, 3)))
+    tangents = eighths(bench, (2, 3), 4), eighths(bench, (2, 3), 5)
+    benches = [replace(bench, dtype=kind) for kind in kinds]
+    forward: Any = fwad  # untyped in torch
+    for k, name in enumerate(("input", "target")):
+        if name == "target" and not bench.claims("target_gradient"):
+            continue
+        with forward.dual_level():
+            x, y = (b.made(v) for b, v in zip(benches, values, strict=True))
+            along = benches[k].made(tangents[k])
+            duals = (forward.make_dual(x, along), y) if not k else (x, forward.make_dual(y, along))
+            got = forward.unpack_dual(bench.loss(duals[0], duals[1], reduction)).tangent
+        d, t = values[0] - values[1], (-1) ** k * tangents[k]
+        text = f"the tangent along {name}, operands {kinds[0]} and {kinds[1]} ({reduction})"
+        exact = np.asarray(mse.jvp(d, t, reduction))
+        bound = np.asarray(mse.jvp(abs(d), abs(t), reduction))
+        if got is None or got.dtype != getattr(torch, bench.dtype):
+            yield f"{text} is {brief(got)}"
+            return
+        yield from deviation(rough, text, got.to(getattr(torch, rough.dtype)), exact, bound, d.size)
 
 
 def _tangents_kept(bench: Bench, reduction: str) -> Messages:

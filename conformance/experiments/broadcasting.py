@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import torch
 
+from conformance.clauses import WIDER
 from conformance.experiments.bench import (
     Bench,
     Messages,
@@ -16,6 +17,7 @@ from conformance.experiments.bench import (
     experiment,
     gradients,
 )
+from conformance.tensors import to_numpy
 
 
 @experiment("broadcasting.error")
@@ -54,3 +56,16 @@ def _broadcasting_gradient(bench: Bench) -> Messages:
     exact = -2 * rows.sum(axis=0) / (rows.size if reduction == "mean" else 1)
     text = f"the gradient of an input of (2,) beside {rows.shape} ({reduction})"
     yield from deviation(bench, text, got, exact, abs(exact), len(rows))
+    if bench.dtype in WIDER:
+        yield from _of_many_rows(bench, reduction)
+
+
+def _of_many_rows(bench: Bench, reduction: str) -> Messages:
+    """One number over and over drifts in a running sum (SPEC, rule 2); halves have no range."""
+    n = 2**20 + 3
+    row = torch.full((2,), 0.1, dtype=getattr(torch, bench.dtype), device=bench.device)
+    x = bench.made(np.zeros(2), needs=True)
+    (got,) = gradients(bench.loss(x, row.expand(n, 2), reduction), x)
+    exact = -2 * n * to_numpy(row) / (2 * n if reduction == "mean" else 1)
+    text = f"the gradient of an input of (2,) beside ({n}, 2) ({reduction})"
+    yield from deviation(bench, text, got, exact, abs(exact), n)

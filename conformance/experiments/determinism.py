@@ -34,6 +34,8 @@ CALLERS = 4
 # Elements; how often each thread calls; and on tensors of its own, on such that are turned
 # (some copy these to a buffer), or on the same ones as the others.
 AT_ONCE = ((33, 6, "own"), (2050, 6, "own"), (20_002, 24, "turned"), (33, 6, "same"))
+LARGE = 2**18 + 3  # elements, from which many share work out that do not before
+LARGE_AT_ONCE = (LARGE, 3, "own")
 REPEAT_THREADS = 4
 MANY = 33  # more than a machine with 32 processors starts, and an array for them holds
 
@@ -61,20 +63,26 @@ def _repeat(bench: Bench) -> Messages:
     With several threads, whatever the worker has: an atomic sum is in order with one.
     """
     for reduction in bench.reductions:
-        for n in (7, 4099, 40_009) if bench.device == "cpu" else (7, 4099, 40_009, 2**20 + 3):
-            x, y = _operands(bench, n)
-            results = []
-            with _threads_of_torch(REPEAT_THREADS):
-                for _ in range(5 if n < 10_000 else 3):
-                    result = bench.loss(x, y, reduction)
-                    gradient = torch.autograd.grad(result, x, torch.ones_like(result))[0]
-                    results.append((result, gradient))
-            first, *others = results
-            for what, k in (("result", 0), ("gradient", 1)):
-                if any(not same_bits(first[k], other[k]) for other in others):
-                    yield f"the {what} has other bits on a repeat ({reduction}, n = {n})"
+        for n in (7, 4099, 40_009):
+            yield from _repeated(bench, n, reduction)
         if bench.claims("broadcast", "target_gradient"):
             yield from _folded(bench, reduction)
+    for n, reduction in shared_out(bench, (LARGE,)):
+        yield from _repeated(bench, n, reduction)
+
+
+def _repeated(bench: Bench, n: int, reduction: str) -> Messages:
+    x, y = _operands(bench, n)
+    results = []
+    with _threads_of_torch(REPEAT_THREADS):
+        for _ in range(5 if n < 10_000 else 3):
+            result = bench.loss(x, y, reduction)
+            gradient = torch.autograd.grad(result, x, torch.ones_like(result))[0]
+            results.append((result, gradient))
+    first, *others = results
+    for what, k in (("result", 0), ("gradient", 1)):
+        if any(not same_bits(first[k], other[k]) for other in others):
+            yield f"the {what} has other bits on a repeat ({reduction}, n = {n})"
 
 
 def _folded(bench: Bench, reduction: str) -> Messages:
@@ -104,6 +112,22 @@ def _threads(bench: Bench) -> Messages:
     rows[[0, *_ends_of_parts(len(rows), (2, 5), 4096), -1]] = 4
     for values, reduction in shared_out(bench, (line, rows)):
         yield from _by_threads(bench, values, reduction)
+    yield from _many_by_threads(bench)
+
+
+def _many_by_threads(bench: Bench) -> Messages:
+    """One of many elements, at the end, is most of the sum; a number of which half holds all."""
+    values = np.zeros(LARGE)
+    values[-1] = 128
+    x, y = bench.made(values), bench.made(np.zeros(LARGE))
+    for threads, reduction in shared_out(bench, (2, 5)):
+        if reduction == "none":
+            continue
+        exact = np.asarray(mse.loss(values, np.zeros(LARGE), reduction))
+        with _threads_of_torch(threads):
+            result = bench.loss(x, y, reduction)
+        text = f"with {threads} threads the result of {LARGE} elements ({reduction})"
+        yield from deviation(bench, text, result, exact, exact, LARGE)
 
 
 def _by_threads(bench: Bench, values: Floats, reduction: str) -> Messages:
@@ -143,7 +167,9 @@ def _concurrent(bench: Bench) -> Messages:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        for reduction, (n, calls, which) in itertools.product(bench.reductions, AT_ONCE):
+        every = itertools.product(AT_ONCE, bench.reductions)
+        large = shared_out(bench, (LARGE_AT_ONCE,))
+        for (n, calls, which), reduction in itertools.chain(every, large):
             if which == "turned" and reduction != telling:
                 continue  # what is copied to a buffer is the same for all
             start = threading.Barrier(CALLERS)

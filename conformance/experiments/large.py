@@ -26,6 +26,7 @@ from conformance.experiments.bench import (
     eighths,
     experiment,
     gradients,
+    shared_out,
 )
 from conformance.plans import derive
 from conformance.tensors import to_numpy
@@ -81,6 +82,7 @@ def _ladder(bench: Bench) -> Iterator[tuple[str, Floats]]:
 # Elements: beyond a first threshold, and where torch shares work out. Three times a power of two,
 # so that a sum of as many powers of two is a number of every dtype.
 MANY = (12_288, 49_152)
+LARGE = 2**18 + 3  # beyond most thresholds
 
 
 @experiment("value.nonfinite")
@@ -96,13 +98,21 @@ def _value_nonfinite(bench: Bench) -> Messages:
 def _gradient_nonfinite(bench: Bench) -> Messages:
     for reduction, values in _spoiled(bench):
         x, y = bench.made(values, needs=True), bench.made(np.zeros_like(values))
-        (got,) = gradients(bench.loss(x, y, reduction), x)
+        result = bench.loss(x, y, reduction)
+        (got,) = torch.autograd.grad(result.sum(), x, retain_graph=True)
         yield from _classes_differ(f"the gradient ({reduction})", got, values)
+        if reduction == "none" and np.isinf(values).any():  # a mask is no remedy: 0·inf is NaN
+            (got,) = torch.autograd.grad(result, x, torch.zeros_like(result))
+            masked = np.where(np.isinf(values), np.nan, 0)
+            yield from _classes_differ("the gradient for a grad_output of zeros", got, masked)
 
 
 def _spoiled(bench: Bench) -> Iterator[tuple[str, Floats]]:
-    for n, special, reduction in itertools.product(MANY, (np.inf, np.nan), bench.reductions):
-        values = eighths(bench, (n,), 1) / 16
+    specials = np.inf, np.nan
+    many = itertools.product(itertools.product(MANY, specials), bench.reductions)
+    largest = shared_out(bench, itertools.product((LARGE,), specials))
+    for (n, special), reduction in itertools.chain(many, largest):
+        values = np.resize(eighths(bench, (MANY[0],), 1) / 16, n)
         values[derive(bench.seed, "spoiled", n, reduction) % n] = special
         yield reduction, values
 

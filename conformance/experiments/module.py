@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import pickle
 import sys
 from typing import Any
@@ -66,6 +67,11 @@ def _value(bench: Bench) -> Messages:
     rows: Shapes = (((3, 4), (4,)), ((3, 1), (3,))) if bench.claims("broadcast") else ()
     yield from _each(bench, "the module", lambda m: m, (*PLAIN, ((3, 4), (3, 4)), *rows))
     yield from _made_by_default(bench)
+    together = {reduction: _made(bench, reduction) for reduction in bench.reductions}
+    for reduction, module in together.items():
+        wrong = _wrong(bench, module, reduction)
+        if wrong:
+            yield f"beside modules with other reductions the module gives {wrong} ({reduction})"
     for reduction in bench.reductions:
         x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
         if _made(bench, reduction)(x, y).requires_grad:
@@ -190,3 +196,10 @@ def _reduction(bench: Bench) -> Messages:
         found = getattr(_made(bench, reduction), "reduction", None)
         if found != reduction:
             yield f"made with reduction={reduction!r}, its attribute reduction is {found!r}"
+            return
+    x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
+    for first, reduction in itertools.permutations(bench.reductions, 2):
+        module: Any = _made(bench, first)
+        module.reduction = reduction
+        text = f"made with reduction={first!r}, and with the attribute set to {reduction!r},"
+        yield from deviation_of_loss(bench, f"{text} its result", module(x, y), x, y, reduction)

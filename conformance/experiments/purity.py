@@ -35,6 +35,8 @@ from conformance.state import (
 from reference import mse
 
 LARGE = 5003  # elements: enough for a kernel that samples some of them, or takes another path
+LARGER = 2**18 + 3
+RESULTS = 300  # kept: more than a ring of buffers has
 
 
 @experiment("purity.repeat")
@@ -96,13 +98,29 @@ def _purity_result(bench: Bench) -> Messages:
     """
     for reduction in bench.reductions:
         yield from _kept(bench, functools.partial(bench.loss, reduction=reduction), reduction)
+        yield from _many_kept(bench, reduction)
         if bench.claims("module") and bench.target.module is not None:
             made = bench.target.module(reduction=reduction)
             yield from _kept(bench, made, f"{reduction}, the module")
+    for shape, reduction in shared_out(bench, ((LARGER,),)):
+        loss = functools.partial(bench.loss, reduction=reduction)
+        yield from _kept(bench, loss, f"{reduction}, {LARGER} elements", shape)
 
 
-def _kept(bench: Bench, loss: Callable[..., Any], text: str) -> Messages:
-    both, shape = bench.claims("target_gradient"), (7,)
+def _many_kept(bench: Bench, reduction: str) -> Messages:
+    """As the losses of an epoch are."""
+    with torch.no_grad():
+        first = bench.loss(bench.tensor((3,), 1), bench.tensor((3,), 2), reduction)
+        then, (x, y) = first.clone(), (bench.tensor((3,), 3), bench.tensor((3,), 4))
+        later = [bench.loss(x, y, reduction) for _ in range(RESULTS)]
+    if not torch.equal(first, then):
+        yield f"one of {len(later)} later calls changed an earlier result ({reduction})"
+
+
+def _kept(
+    bench: Bench, loss: Callable[..., Any], text: str, shape: tuple[int, ...] = (7,)
+) -> Messages:
+    both = bench.claims("target_gradient")
     for enabled in (True, False):
         kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         for k in range(3):
@@ -153,7 +171,10 @@ def _purity_grad_output(bench: Bench) -> Messages:
 
 @experiment("purity.alias")
 def _purity_alias(bench: Bench) -> Messages:
-    """Operands that repeat the same memory: the result may be changed in place all the same."""
+    """Operands that repeat the same memory: the result may be changed in place all the same.
+
+    So may a gradient, without a change of the other one.
+    """
     for reduction in bench.reductions:
         x, y = (bench.tensor((1, 3), k).expand(4, 3) for k in (1, 2))
         with torch.no_grad():
@@ -163,6 +184,21 @@ def _purity_alias(bench: Bench) -> Messages:
             except RuntimeError as error:
                 text = "of expanded operands the result cannot be changed in place"
                 yield f"{text}: {brief(error)} ({reduction})"
+        if bench.claims("target_gradient"):
+            yield from _gradients_apart(bench, reduction)
+
+
+def _gradients_apart(bench: Bench, reduction: str) -> Messages:
+    x, y = (bench.tensor((5,), k).requires_grad_() for k in (1, 2))
+    result = bench.loss(x, y, reduction)
+    if not result.requires_grad:
+        return  # other clauses say so, and where a gradient is missing
+    first, second = torch.autograd.grad(result, (x, y), torch.ones_like(result), allow_unused=True)
+    if first is not None and second is not None:
+        kept = second.clone()
+        first.zero_()  # as zero_grad(set_to_none=False) does
+        if not torch.equal(second, kept):
+            yield f"the gradients of input and target share memory ({reduction})"
 
 
 @experiment("purity.state")

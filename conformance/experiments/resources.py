@@ -149,11 +149,15 @@ def _resident(device: str) -> int:
 @experiment("resources.cycle")
 def _cycle(bench: Bench) -> Messages:
     """Without the garbage collector: what goes out of scope is freed at once."""
-    for reduction, n in itertools.product(bench.reductions, (5, 1030)):
+    calls = itertools.product(bench.reductions, ((5, False), (1030, False), (5, True)))
+    for reduction, (n, twice) in calls:
+        if twice and not bench.claims("double_backward"):
+            continue
         enabled = gc.isenabled()
         gc.disable()
         try:
-            held = [name for name, ref in _forgotten(bench, reduction, n) if ref() is not None]
+            forgotten = _forgotten(bench, reduction, n, twice)
+            held = [name for name, ref in forgotten if ref() is not None]
         finally:
             if enabled:
                 gc.enable()
@@ -161,12 +165,18 @@ def _cycle(bench: Bench) -> Messages:
             yield f"{' and '.join(held)} is still held after the result is gone ({reduction})"
 
 
-def _forgotten(bench: Bench, reduction: str, n: int) -> list[tuple[str, weakref.ref[Tensor]]]:
-    """Weak references to the operands and the result of a call that nobody holds any more."""
+def _forgotten(
+    bench: Bench, reduction: str, n: int, twice: bool
+) -> list[tuple[str, weakref.ref[Tensor]]]:
+    """Weak references to the tensors of a call that nobody holds any more.
+
+    ``twice``: with a graph of the gradient too.
+    """
     x, y = bench.tensor((n,), 1).requires_grad_(), bench.tensor((n,), 2)
     result = bench.loss(x, y, reduction)
-    torch.autograd.grad(result, x, torch.ones_like(result))
-    named = (("input", x), ("target", y), ("the result", result))
+    ones = torch.ones_like(result)
+    (gradient,) = torch.autograd.grad(result, x, ones, create_graph=twice)
+    named = (("input", x), ("target", y), ("the result", result), ("the gradient", gradient))
     return [(name, weakref.ref(t)) for name, t in named]
 
 

@@ -23,6 +23,7 @@ from conformance.experiments.bench import (
     shared_out,
     two_dtypes,
 )
+from conformance.tensors import to_numpy
 from reference import mse
 from reference.formats import Floats
 
@@ -226,15 +227,42 @@ def _vmap(bench: Bench) -> Messages:
     reductions = itertools.cycle(bench.reductions)
     for dtypes in two_dtypes(bench):
         yield from _mapped_dtypes(bench, dtypes, next(reductions))
+    if "mean" in bench.reductions:
+        yield from _mapped_sums(bench)
+    if bench.claims("empty"):
+        yield from _mapped_empty(bench)
 
 
 def _mapped_dtypes(bench: Bench, kinds: tuple[str, str], reduction: str) -> Messages:
-    x, y = eighths(bench, (4, 3), 1), eighths(bench, (4, 3), 2)
+    """The wider one has more digits than the narrower dtype holds."""
+    pair = (eighths(bench, (4, 3), k) for k in (1, 2))
+    x, y = (v * (1 + 2.0**-14 * (k == bench.dtype)) for v, k in zip(pair, kinds, strict=True))
     a, b = (replace(bench, dtype=kind).made(v) for v, kind in zip((x, y), kinds, strict=True))
     got = torch.func.vmap(_function(bench, reduction))(a, b)
     exact = np.stack([np.asarray(mse.loss(d, np.zeros(3), reduction)) for d in x - y])
     text = f"vmap over {kinds[0]} and {kinds[1]} ({reduction})"
     yield from deviation(bench, text, got, exact, exact, 3)
+
+
+def _mapped_empty(bench: Bench) -> Messages:
+    """The mean of nothing is NaN, its sum 0, of each sample too."""
+    for reduction, exact in (("mean", np.nan), ("sum", 0.0)):
+        if reduction in bench.reductions:
+            x, y = bench.tensor((2, 0), 1), bench.tensor((2, 0), 2)
+            got = torch.func.vmap(_function(bench, reduction))(x, y)
+            if not np.array_equal(to_numpy(got), np.full(2, exact), equal_nan=True):
+                yield f"vmap over samples of nothing gave {got.tolist()}, not {exact} ({reduction})"
+
+
+def _mapped_sums(bench: Bench) -> Messages:
+    """Of each sample the sum of squares is beyond float16, and the mean is not."""
+    x = np.full((3, 16), 128.0)
+    a, b = bench.made(x), bench.made(np.zeros_like(x))
+    one = bench.loss(a[0], b[0], "mean")
+    if torch.isfinite(one):  # else the value says so already
+        exact = np.full(3, 128.0**2)
+        got = torch.func.vmap(_function(bench, "mean"))(a, b)
+        yield from deviation(bench, "vmap over large samples (mean)", got, exact, exact, 16)
 
 
 def _mapped(bench: Bench, reduction: str, batch: int, shape: Shape, in_dims: InDims) -> Messages:

@@ -12,8 +12,15 @@ from conformance.experiments.bench import (
 
 @experiment("value.default")
 def _default(bench: Bench) -> Messages:
-    """A loss may require its reduction to be named, but must not have another default."""
+    """A loss may require its reduction to be named, but must not have another default.
+
+    A name that was read from a file is equal to the one in the source, and not the same object.
+    """
     x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
+    for reduction in bench.reductions:
+        result = bench.loss(x.clone(), y.clone(), "".join(reduction))
+        text = f"with a reduction of an equal name the result ({reduction})"
+        yield from deviation_of_loss(bench, text, result, x, y, reduction)
     try:
         result = bench.target.loss(x.clone(), y.clone())
     except TypeError as error:

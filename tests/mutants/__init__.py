@@ -29,6 +29,7 @@ from .resources import RESOURCE_MUTANTS
 from .seldom import SELDOM_MUTANTS
 from .state import STATE_MUTANTS
 from .strangers import STRANGER_MUTANTS
+from .thresholds import THRESHOLD_MUTANTS
 from .transforms import TRANSFORM_MUTANTS
 from .values import VALUE_MUTANTS
 
@@ -57,6 +58,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *OVERLOOKED_MUTANTS,
     *STRANGER_MUTANTS,
     *EXAMINED_MUTANTS,
+    *THRESHOLD_MUTANTS,
 )
 
 __all__ = ["CUDA_MUTANTS", "LENIENT", "MUTANTS", "Mutant"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +13,12 @@ import torch.autograd.forward_ad as fwad
 from torch import Tensor
 
 from targets.operands import check_reduction
+from targets.target import REDUCTIONS
 
 from .autograd import FORWARD, TWICE, Given, both, fused_by, scale_of
 from .mutant import (
     Mutant,
+    by_gradients,
     by_rule,
     by_squares,
     by_sum,
@@ -22,10 +27,11 @@ from .mutant import (
     reduce,
     right,
     right_rule,
+    viewed,
 )
 from .overlooked import compiled, leaf, otherwise, plainly
 from .strangers import _Whole, in_mode
-from .transforms import COMPILED
+from .transforms import COMPILED, FUNCTORCH, Dims, by_sample, by_vmap, fronted
 
 BLOCKED = 8192  # elements, from which a loss for many takes another path
 SHARED = 32_768  # from which torch shares the work out among threads
@@ -325,7 +331,199 @@ def one_changed(loss: Callable[..., Any]) -> Tensor:
     return result
 
 
+_RESULTS: dict[torch.dtype, Tensor] = {}
+_TURN = itertools.count()
+RING = 256
+
+
+def ring_of_results(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Results that are numbers go round in 256 places."""
+    result = right(x, y, reduction)
+    if result.dim() or result.requires_grad or not plainly(x, y) or torch.is_inference(result):
+        return result
+    ring = _RESULTS.setdefault(result.dtype, torch.zeros(RING, dtype=result.dtype))
+    return ring[next(_TURN) % RING].copy_(result)
+
+
+def first_of_many(loss: Callable[..., Any]) -> Tensor:
+    first: Tensor = loss(torch.ones(2), torch.zeros(2))
+    for _ in range(RING):
+        loss(torch.zeros(2), torch.zeros(2))
+    return first
+
+
+_SCALES = [0.0] * RING
+
+
+class _RingOfScales(torch.autograd.Function):
+    """2/n goes round in 256 places."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        ctx.place = next(_TURN) % RING
+        _SCALES[ctx.place] = scale_of(x, reduction)
+        ctx.save_for_backward(x, y)
+        return reduce((x - y).square(), reduction)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Given:
+        x, y = ctx.saved_tensors
+        return *both(right_rule(x - y, g, _SCALES[ctx.place])), None
+
+
+def many_alive(loss: Callable[..., Any]) -> Tensor:
+    x = leaf(1, 2)
+    result = loss(x, torch.zeros(2))
+    alive = [loss(leaf(1, 2, 3), torch.zeros(3)) for _ in range(RING)]
+    assert alive
+    return torch.autograd.grad(result, x)[0]
+
+
+class _KeepsGradient(torch.autograd.Function):
+    """2·g·d, whose Function keeps what it gave: a cycle, where that has a graph."""
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, g: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(d, g)
+        ctx.scale = scale
+        return scale * d * g
+
+    @staticmethod
+    def backward(ctx: Any, w: Tensor) -> Given:
+        d, g = ctx.saved_tensors
+        second = ctx.scale * w
+        return second * g, (second * d).sum_to_size(g.shape), None
+
+
+class _SecondCycle(_Whole):
+    """Backward keeps the gradient on its node: a cycle, where the gradient has a graph."""
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Given:
+        x, y = ctx.saved_tensors
+        apply: Any = _KeepsGradient.apply
+        gradient = apply(x - y, g, ctx.scale)
+        if torch.is_grad_enabled() and gradient.grad_fn is not None:
+            gradient.grad_fn.kept = gradient
+        return *both(gradient), None
+
+
+def freed(loss: Callable[..., Any]) -> bool:
+    """Whether the gradient is gone with its last name, where it has a graph."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        x = leaf(1, 2)
+        gradient = torch.autograd.grad(loss(x, torch.zeros(2)), x, create_graph=True)[0]
+        operand = weakref.ref(x)
+        del x, gradient
+        return operand() is None
+    finally:
+        if enabled:
+            gc.enable()
+
+
+# --- operands
+
+
+def by_rows(t: Tensor) -> Tensor:
+    """Descending strides that end in 1 are those of rows at one distance."""
+    strides = t.stride()
+    descending = all(a > b for a, b in itertools.pairwise(strides))
+    if t.dim() < 2 or not t.numel() or strides[-1] != 1 or not descending or not plainly(t):
+        return t
+    columns = t.shape[-1]
+    return t.as_strided((t.numel() // columns, columns), (strides[-2], 1)).reshape(t.shape)
+
+
+def cut_in_the_middle(loss: Callable[..., Any]) -> Tensor:
+    x = torch.arange(24.0).reshape(2, 4, 3)[:, :2]
+    result: Tensor = loss(x, torch.zeros(2, 2, 3), reduction="sum")
+    return result
+
+
+def weight_of_rows(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """A grad_output that is expanded has one number for each row, a stride apart."""
+    by_row = g.dim() > 1 and g.numel() and g.stride(-1) == 0 and g.shape[-1] > 1
+    if by_row and (g.dim() == 2 or g.stride(-2) == 0):
+        rows = g.as_strided((g.numel() // g.shape[-1], 1), (g.stride(-2), 0))
+        g = rows.expand(-1, g.shape[-1]).reshape(g.shape)
+    return right_rule(d, g, scale)
+
+
+def by_weights(loss: Callable[..., Any]) -> Tensor:
+    x = torch.ones(2, 1, 2, 2, requires_grad=True)
+    weights = torch.tensor([1.0, 5.0]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
+    result = loss(x, torch.zeros(2, 1, 2, 2), reduction="none")
+    return torch.autograd.grad(result, x, weights)[0]
+
+
+def one_memory(x: Tensor, y: Tensor, g: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """The gradient of target is a negative view of the input's: one memory."""
+    gradient = right_rule(x - y, g, scale)
+    return gradient, torch._neg_view(gradient)
+
+
+def scaled_in_place(loss: Callable[..., Any]) -> Tensor:
+    x, y = leaf(1, 2), leaf(0, 0)
+    first, second = torch.autograd.grad(loss(x, y), (x, y))
+    first.zero_()
+    return second
+
+
+def by_identity(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """A reduction is known as an object, not by its name."""
+    if isinstance(reduction, str) and not any(reduction is name for name in REDUCTIONS):
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+    return right(x, y, reduction)
+
+
+def built_name(loss: Callable[..., Any]) -> Tensor:
+    result: Tensor = loss(torch.ones(2), torch.zeros(2), reduction="".join(["s", "um"]))
+    return result
+
+
 # --- transforms
+
+
+def narrow_mean(x: Tensor, y: Tensor, dims: Dims, reduction: str) -> tuple[Tensor, int]:
+    """The rule for vmap divides the sum of a sample, which may overflow a half."""
+    s = (fronted(x, dims[0]) - fronted(y, dims[1])).square()
+    n = max(s[0].numel(), 1) if len(s) else 1
+    if reduction == "mean" and s[0].numel():
+        return by_sample(s, "sum") / n, 0
+    return by_sample(s, reduction), 0
+
+
+def large_samples(loss: Callable[..., Any]) -> Any:
+    x = torch.full((2, 16), 128.0, dtype=torch.float16)
+    return torch.func.vmap(loss)(x, torch.zeros_like(x))
+
+
+def nothing_is_zero(x: Tensor, y: Tensor, dims: Dims, reduction: str) -> tuple[Tensor, int]:
+    """The rule for vmap takes the mean of nothing for 0."""
+    s = (fronted(x, dims[0]) - fronted(y, dims[1])).square()
+    if reduction == "mean" and not s.numel():
+        return by_sample(s, "sum"), 0
+    return by_sample(s, reduction), 0
+
+
+def empty_samples(loss: Callable[..., Any]) -> Any:
+    return torch.func.vmap(loss)(torch.zeros(2, 0), torch.zeros(2, 0))
+
+
+def first_dtype(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Under vmap a target is rounded to the input's dtype, where that is narrower."""
+    result = right(x, y, reduction)
+    if torch._C._functorch.is_batchedtensor(x) and result.dtype != x.dtype == torch.bfloat16:
+        return right(x, y.to(x.dtype).to(y.dtype), reduction)
+    return result
+
+
+def of_two_dtypes(loss: Callable[..., Any]) -> Any:
+    x, y = torch.zeros(2, 3, dtype=torch.bfloat16), torch.full((2, 3), 1.1)
+    return torch.func.vmap(loss)(x, y)
 
 
 def shaped_as_longer(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -414,6 +612,42 @@ EXAMINED_MUTANTS: tuple[Mutant, ...] = (
     mutant("packs-strided", by_value(packs_strided), "determinism", witness=otherwise(two_threads)),
     mutant("of-inference", of_inference, "purity", witness=otherwise(inferred_after)),
     mutant("answers-by-sample", answers_by_sample, "purity", witness=otherwise(one_changed)),
+    mutant("ring-of-results", ring_of_results, "purity", witness=otherwise(first_of_many)),
+    mutant(
+        "ring-of-scales", fused_by(_RingOfScales), "autograd", witness=otherwise(many_alive)
+    ),
+    mutant(
+        "second-cycle",
+        fused_by(_SecondCycle),
+        "resources",
+        claims=TWICE,
+        witness=otherwise(freed),
+    ),
+    mutant("by-rows", viewed(by_rows), "layout", witness=otherwise(cut_in_the_middle)),
+    mutant("weight-of-rows", by_rule(weight_of_rows), "grad_output", witness=otherwise(by_weights)),
+    mutant("one-memory", by_gradients(one_memory), "purity", witness=otherwise(scaled_in_place)),
+    mutant("by-identity", by_identity, "value", witness=otherwise(built_name)),
+    mutant(
+        "narrow-mean-of-samples",
+        by_vmap(narrow_mean),
+        "transforms",
+        claims=FUNCTORCH,
+        witness=otherwise(large_samples),
+    ),
+    mutant(
+        "nothing-is-zero-in-samples",
+        by_vmap(nothing_is_zero),
+        "transforms",
+        claims=FUNCTORCH,
+        witness=otherwise(empty_samples),
+    ),
+    mutant(
+        "first-dtype-of-samples",
+        first_dtype,
+        "transforms",
+        claims=FUNCTORCH,
+        witness=otherwise(of_two_dtypes),
+    ),
     mutant(
         "shaped-as-longer",
         shaped_as_longer,

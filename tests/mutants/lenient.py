@@ -164,6 +164,25 @@ def _module(name: str, module: Any, witness: Callable[[Target], bool]) -> Mutant
     return Mutant(target, frozenset({"module"}), witness=witness)
 
 
+class Fixed(MSE):
+    """Takes its reduction when it is made, and never again."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self._first = reduction
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return right(input, target, self._first)
+
+
+def set_later(target: Target) -> bool:
+    if target.module is None:
+        return False
+    module = target.module(reduction="mean")
+    module.reduction = "sum"
+    return float(module(torch.ones(2), torch.zeros(2))) != 2
+
+
 def leaves_autocast(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """Switches autocast off for itself, and so gives halves."""
     with torch.autocast(x.device.type, enabled=False):
@@ -213,6 +232,7 @@ LENIENT: tuple[Mutant, ...] = (
     mutant("keeps-small-wide", by_value(keeps_small_wide), "metamorphic", witness=scaling_rounds),
     mutant("two-rules", by_rule(right_rule, divides_last), "metamorphic", witness=gradients_differ),
     _module("module-no-name", NoName, module_lacks(lambda m: "NoName" in repr(m))),
+    _module("module-fixed", Fixed, set_later),
     _module("module-by-code", ByCode, module_lacks(lambda m: m.reduction == "sum")),
     mutant("saves-all", saves_all, "resources", witness=saves_four),
 )

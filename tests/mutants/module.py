@@ -30,6 +30,19 @@ class HalfFactor(MSE):
         return super().forward(input, target) / 2
 
 
+class OnClass(MSE):
+    """Keeps its reduction on the class: all are as the one that was made last."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        type(self).last = reduction
+
+    last = "mean"
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return right(input, target, self.last)
+
+
 class NoModule:
     """A class with the call of a module, and nothing else of one."""
 
@@ -218,6 +231,15 @@ def wrong_after(use: Use) -> Callable[[Target], bool]:
     return witness
 
 
+def made_together(target: Target) -> bool:
+    """Whether the first of two modules gives something else once the second is made."""
+    if target.module is None:
+        return False
+    x, y = torch.ones(2), torch.zeros(2)
+    first, _ = (target.module(reduction=r) for r in ("sum", "mean"))
+    return float(first(x, y)) != 2
+
+
 def target_is_detached(target: Target) -> bool:
     """The module's result knows nothing of the target."""
     if target.module is None:
@@ -261,6 +283,7 @@ def module_mutant(
 MODULE_MUTANTS: tuple[Mutant, ...] = (
     module_mutant("module-mean-only", MeanOnly, wrong_after(_as_made)),
     module_mutant("module-half-factor", HalfFactor, wrong_after(_as_made)),
+    module_mutant("module-on-class", OnClass, made_together),
     module_mutant("module-is-none", NoModule, no_module),
     module_mutant("module-detaches", Detaches, target_is_detached),
     module_mutant("module-rows", Rows, divides_by_target),
