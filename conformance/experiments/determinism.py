@@ -35,7 +35,7 @@ CALLERS = 4
 # (some copy these to a buffer), or on the same ones as the others.
 AT_ONCE = ((33, 6, "own"), (2050, 6, "own"), (20_002, 24, "turned"), (33, 6, "same"))
 LARGE = 2**18 + 3  # elements, from which many share work out that do not before
-LARGE_AT_ONCE = (LARGE, 3, "own")
+LARGE_AT_ONCE = (LARGE, 2, "own")
 REPEAT_THREADS = 4
 MANY = 33  # more than a machine with 32 processors starts, and an array for them holds
 
@@ -120,7 +120,7 @@ def _many_by_threads(bench: Bench) -> Messages:
     values = np.zeros(LARGE)
     values[-1] = 128
     x, y = bench.made(values), bench.made(np.zeros(LARGE))
-    for threads, reduction in shared_out(bench, (2, 5)):
+    for threads, reduction in shared_out(bench, (5,)):
         if reduction == "none":
             continue
         exact = np.asarray(mse.loss(values, np.zeros(LARGE), reduction))
@@ -168,7 +168,8 @@ def _concurrent(bench: Bench) -> Messages:
     sys.setswitchinterval(1e-6)
     try:
         every = itertools.product(AT_ONCE, bench.reductions)
-        large = shared_out(bench, (LARGE_AT_ONCE,))
+        # What all share of many elements is where their sum is collected.
+        large = (each for each in shared_out(bench, (LARGE_AT_ONCE,)) if each[1] != "none")
         for (n, calls, which), reduction in itertools.chain(every, large):
             if which == "turned" and reduction != telling:
                 continue  # what is copied to a buffer is the same for all

@@ -98,11 +98,11 @@ def _purity_result(bench: Bench) -> Messages:
     """
     for reduction in bench.reductions:
         yield from _kept(bench, functools.partial(bench.loss, reduction=reduction), reduction)
-        yield from _many_kept(bench, reduction)
         if bench.claims("module") and bench.target.module is not None:
             made = bench.target.module(reduction=reduction)
             yield from _kept(bench, made, f"{reduction}, the module")
     for shape, reduction in shared_out(bench, ((LARGER,),)):
+        yield from _many_kept(bench, reduction)
         loss = functools.partial(bench.loss, reduction=reduction)
         yield from _kept(bench, loss, f"{reduction}, {LARGER} elements", shape)
 
