@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from conformance.clauses import WIDER
 from conformance.experiments.bench import (
+    LARGE,
     Bench,
     Messages,
     brief,
@@ -35,7 +36,6 @@ from reference.formats import Floats
 
 Tensors = tuple[torch.Tensor, ...]
 GRAPHS = 300  # alive at once
-LARGE = 2**18 + 3  # elements, for which some take another path
 
 
 def _operands(bench: Bench, first: int = 1, n: int = 5) -> Tensors:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Messages = Iterator[str]
 Shape = tuple[int, ...]
+LARGE = 2**18 + 3  # elements: from so many on some take another path, or share work out
 
 
 class Unavailable(Exception):

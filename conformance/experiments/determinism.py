@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from conformance.experiments.bench import (
+    LARGE,
     Bench,
     Messages,
     Unavailable,
@@ -34,7 +35,6 @@ CALLERS = 4
 # Elements; how often each thread calls; and on tensors of its own, on such that are turned
 # (some copy these to a buffer), or on the same ones as the others.
 AT_ONCE = ((33, 6, "own"), (2050, 6, "own"), (20_002, 24, "turned"), (33, 6, "same"))
-LARGE = 2**18 + 3  # elements, from which many share work out that do not before
 LARGE_AT_ONCE = (LARGE, 2, "own")
 REPEAT_THREADS = 4
 MANY = 33  # more than a machine with 32 processors starts, and an array for them holds

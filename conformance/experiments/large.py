@@ -18,6 +18,7 @@ from torch import Tensor
 from conformance import memory
 from conformance.checks import number
 from conformance.experiments.bench import (
+    LARGE,
     Bench,
     Messages,
     Shape,
@@ -82,7 +83,6 @@ def _ladder(bench: Bench) -> Iterator[tuple[str, Floats]]:
 # Elements: beyond a first threshold, and where torch shares work out. Three times a power of two,
 # so that a sum of as many powers of two is a number of every dtype.
 MANY = (12_288, 49_152)
-LARGE = 2**18 + 3  # beyond most thresholds
 
 
 @experiment("value.nonfinite")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from conformance.experiments.bench import (
+    LARGE,
     Bench,
     Messages,
     brief,
@@ -34,8 +35,7 @@ from conformance.state import (
 )
 from reference import mse
 
-LARGE = 5003  # elements: enough for a kernel that samples some of them, or takes another path
-LARGER = 2**18 + 3
+SOME = 5003  # elements: enough for a kernel that samples some of them, or takes another path
 RESULTS = 300  # kept: more than a ring of buffers has
 
 
@@ -101,10 +101,10 @@ def _purity_result(bench: Bench) -> Messages:
         if bench.claims("module") and bench.target.module is not None:
             made = bench.target.module(reduction=reduction)
             yield from _kept(bench, made, f"{reduction}, the module")
-    for shape, reduction in shared_out(bench, ((LARGER,),)):
+    for shape, reduction in shared_out(bench, ((LARGE,),)):
         yield from _many_kept(bench, reduction)
         loss = functools.partial(bench.loss, reduction=reduction)
-        yield from _kept(bench, loss, f"{reduction}, {LARGER} elements", shape)
+        yield from _kept(bench, loss, f"{reduction}, {LARGE} elements", shape)
 
 
 def _many_kept(bench: Bench, reduction: str) -> Messages:
@@ -208,7 +208,7 @@ def _purity_state(bench: Bench) -> Messages:
     Usual settings are looked at in every run of a case.
     """
     pairs = [((9,), (9,)), *([((9,), (4, 9))] * bench.claims("broadcast"))]
-    large = ((LARGE,), (LARGE,)), bench.reductions[-1]
+    large = ((SOME,), (SOME,)), bench.reductions[-1]
     for shapes, reduction in (*shared_out(bench, pairs), large):
         x, y = bench.tensor(shapes[0], 1).requires_grad_(), bench.tensor(shapes[1], 2)
         y.requires_grad_(bench.claims("target_gradient"))
