@@ -120,14 +120,18 @@ def _many_by_threads(bench: Bench) -> Messages:
     values = np.zeros(LARGE)
     values[-1] = 128
     x, y = bench.made(values), bench.made(np.zeros(LARGE))
-    for threads, reduction in shared_out(bench, (5,)):
+    for several, reduction in shared_out(bench, (5,)):
         if reduction == "none":
             continue
         exact = np.asarray(mse.loss(values, np.zeros(LARGE), reduction))
-        with _threads_of_torch(threads):
-            result = bench.loss(x, y, reduction)
-        text = f"with {threads} threads the result of {LARGE} elements ({reduction})"
-        yield from deviation(bench, text, result, exact, exact, LARGE)
+        for threads in (1, several):
+            with _threads_of_torch(threads):
+                result = bench.loss(x, y, reduction)
+            text = f"with {threads} threads the result of {LARGE} elements ({reduction})"
+            found = list(deviation(bench, text, result, exact, exact, LARGE))
+            if found and threads == 1:
+                break  # wrong at this size: other clauses say so
+            yield from found
 
 
 def _by_threads(bench: Bench, values: Floats, reduction: str) -> Messages:
