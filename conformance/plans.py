@@ -435,13 +435,13 @@ def _outer(target: Target) -> Iterator[Case]:
         yield with_needs(with_fills(case, "constant", "constant", True), False, False)
 
 
-def _wide(target: Target, n: int = 65537) -> Iterator[Case]:
+def _wide(target: Target) -> Iterator[Case]:
     """More rows, and longer rows, than a grid or a block has; what is last is largest.
 
     Then operands for which many kernels have a path of their own: transposed, broadcast, of two
     dtypes, and a transposed ``grad_output``.
     """
-    usual, reductions = _usual(target), itertools.cycle(target.reductions[::-1])
+    n, usual, reductions = 65537, _usual(target), itertools.cycle(target.reductions[::-1])
     matrix = (256, n // 256 + 1)
     for x, y in (((n, 2),) * 2, ((2, n),) * 2, ((n, 2), (2,)), (matrix, matrix)):
         case = with_shapes(plain(usual, next(reductions)), x, y)

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from conformance.clauses import WIDER
 from conformance.experiments.bench import (
+    DRIFTING,
     LARGE,
     Bench,
     Messages,
@@ -27,6 +28,7 @@ from conformance.experiments.bench import (
     eighths,
     experiment,
     gradients,
+    narrower,
     shared_out,
     two_dtypes,
 )
@@ -35,7 +37,9 @@ from reference import mse
 from reference.formats import Floats
 
 Tensors = tuple[torch.Tensor, ...]
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 GRAPHS = 300  # alive at once
+MANY: Shapes = ((LARGE,), (LARGE,))
 
 
 def _operands(bench: Bench, first: int = 1, n: int = 5) -> Tensors:
@@ -77,8 +81,8 @@ def _accumulate(bench: Bench) -> Messages:
 def _retain(bench: Bench) -> Messages:
     sizes: list[Shapes] = [((5,), (5,)), *([((3,), (2, 3))] * bench.claims("broadcast"))]
     every = itertools.product(sizes, bench.reductions)
-    for shapes, reduction in itertools.chain(every, shared_out(bench, (((LARGE,), (LARGE,)),))):
-        if shapes == ((LARGE,), (LARGE,)) and bench.dtype == "float16" and reduction == "mean":
+    for shapes, reduction in itertools.chain(every, shared_out(bench, (MANY,))):
+        if shapes == MANY and bench.dtype == "float16" and reduction == "mean":
             continue  # subnormal gradients are not rounded in proportion
         x = bench.tensor(shapes[0], 1).requires_grad_()
         y = bench.tensor(shapes[1], 2).requires_grad_(bench.claims("target_gradient"))
@@ -358,7 +362,7 @@ def _double_backward(bench: Bench) -> Messages:
             yield from _of_itself(bench, reduction)
         for kinds in two_dtypes(bench):
             yield from _second_of_two_dtypes(bench, kinds, reduction, names)
-    for shapes, reduction in shared_out(bench, (((LARGE,), (LARGE,)),)):
+    for shapes, reduction in shared_out(bench, (MANY,)):
         yield from _second(bench, reduction, shapes, "operands", names[:1])
 
 
@@ -455,7 +459,7 @@ def _second_of_two_dtypes(
 ) -> Messages:
     """∂/∂operands of each gradient, to the accuracy of the narrower dtype."""
     x, y = _values(bench, ((2, 3), (2, 3)))
-    rough = replace(bench, dtype=next(k for k in kinds if k != bench.dtype))
+    rough = narrower(bench, kinds)
     w = eighths(bench, x.shape, 4)
     places = [k for k, name in enumerate(("input", "target")) if name in names]
     for k, name in zip(places, names, strict=True):
@@ -483,9 +487,6 @@ def _second_of_two_dtypes(
                 return
             seen = got.to(getattr(torch, rough.dtype))
             yield from deviation(rough, what, seen, -exact if j else exact, abs(exact))
-
-
-Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def _shapes(bench: Bench) -> list[Shapes]:
@@ -639,15 +640,15 @@ def _forward(bench: Bench) -> Messages:
 
 
 def _tangent_of_many(bench: Bench, reduction: str) -> Messages:
-    """One number over and over drifts in a running sum (SPEC, rule 2); halves have no range."""
-    x = np.full(2**20 + 3, to_numpy(torch.tensor(0.1, dtype=getattr(torch, bench.dtype))))
+    """Halves have no range for the sum of so many."""
+    x = np.full(DRIFTING, to_numpy(torch.tensor(0.1, dtype=getattr(torch, bench.dtype))))
     many, zero = (x, np.zeros_like(x)), np.zeros_like(x)
     yield from _tangent(bench, reduction, many, (x, zero), (True, False))
 
 
 def _tangent_of_two_dtypes(bench: Bench, kinds: tuple[str, str], reduction: str) -> Messages:
     """In the wider dtype, to the accuracy of the narrower, which the builtin computes it in."""
-    rough = replace(bench, dtype=next(k for k in kinds if k != bench.dtype))
+    rough = narrower(bench, kinds)
     values = _values(bench, ((2, 3), (2, 3)))
     tangents = eighths(bench, (2, 3), 4), eighths(bench, (2, 3), 5)
     benches = [replace(bench, dtype=kind) for kind in kinds]

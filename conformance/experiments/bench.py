@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -32,6 +32,7 @@ T = TypeVar("T")
 Messages = Iterator[str]
 Shape = tuple[int, ...]
 LARGE = 2**18 + 3  # elements: from so many on some take another path, or share work out
+DRIFTING = 2**20 + 3  # one awkward number so many times in one running sum: see SPEC, rule 4
 
 
 class Unavailable(Exception):
@@ -168,6 +169,11 @@ def two_dtypes(bench: Bench) -> list[tuple[str, str]]:
     if not narrow or bench.dtype not in WIDER or not bench.claims("mixed_dtype"):
         return []
     return [(narrow, bench.dtype), (bench.dtype, narrow)]
+
+
+def narrower(bench: Bench, kinds: tuple[str, str]) -> Bench:
+    """For what two dtypes give in the accuracy of the one that this dtype is wider than."""
+    return replace(bench, dtype=next(kind for kind in kinds if kind != bench.dtype))
 
 
 def shared_out(bench: Bench, every: Iterable[T]) -> Iterator[tuple[T, str]]:

@@ -10,6 +10,7 @@ import torch
 
 from conformance.clauses import WIDER
 from conformance.experiments.bench import (
+    DRIFTING,
     Bench,
     Messages,
     brief,
@@ -61,8 +62,8 @@ def _broadcasting_gradient(bench: Bench) -> Messages:
 
 
 def _of_many_rows(bench: Bench, reduction: str) -> Messages:
-    """One number over and over drifts in a running sum (SPEC, rule 2); halves have no range."""
-    n = 2**20 + 3
+    """Halves have no range for the sum of so many."""
+    n = DRIFTING
     row = torch.full((2,), 0.1, dtype=getattr(torch, bench.dtype), device=bench.device)
     x = bench.made(np.zeros(2), needs=True)
     (got,) = gradients(bench.loss(x, row.expand(n, 2), reduction), x)

@@ -18,6 +18,7 @@ from conformance.experiments.bench import (
     LARGE,
     Bench,
     Messages,
+    T,
     Unavailable,
     close,
     deviation,
@@ -35,7 +36,7 @@ CALLERS = 4
 # Elements; how often each thread calls; and on tensors of its own, on such that are turned
 # (some copy these to a buffer), or on the same ones as the others.
 AT_ONCE = ((33, 6, "own"), (2050, 6, "own"), (20_002, 24, "turned"), (33, 6, "same"))
-LARGE_AT_ONCE = (LARGE, 2, "own")
+LARGE_CALLS = 8  # of each thread, of LARGE elements
 REPEAT_THREADS = 4
 MANY = 33  # more than a machine with 32 processors starts, and an array for them holds
 
@@ -63,7 +64,7 @@ def _repeat(bench: Bench) -> Messages:
     With several threads, whatever the worker has: an atomic sum is in order with one.
     """
     for reduction in bench.reductions:
-        for n in (7, 4099, 40_009):
+        for n in (7, 4099, 40_009) if bench.device == "cpu" else (7, 4099, 40_009, 2**20 + 3):
             yield from _repeated(bench, n, reduction)
         if bench.claims("broadcast", "target_gradient"):
             yield from _folded(bench, reduction)
@@ -171,10 +172,7 @@ def _concurrent(bench: Bench) -> Messages:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        every = itertools.product(AT_ONCE, bench.reductions)
-        # What all share of many elements is where their sum is collected.
-        large = (each for each in shared_out(bench, (LARGE_AT_ONCE,)) if each[1] != "none")
-        for (n, calls, which), reduction in itertools.chain(every, large):
+        for reduction, (n, calls, which) in itertools.product(bench.reductions, AT_ONCE):
             if which == "turned" and reduction != telling:
                 continue  # what is copied to a buffer is the same for all
             start = threading.Barrier(CALLERS)
@@ -195,8 +193,31 @@ def _concurrent(bench: Bench) -> Messages:
                     f"called from {CALLERS} threads at once, {sum(wrong)} of {CALLERS * calls} "
                     f"results or gradients are wrong ({reduction})"
                 )
+        yield from _many_at_once(bench)
     finally:
         sys.setswitchinterval(interval)
+
+
+def _many_at_once(bench: Bench) -> Messages:
+    """The result alone, of one number over and over: of many elements their sum is collected."""
+    reduction = next((r for r in ("mean", "sum") if r in bench.reductions), None)
+    if reduction is None or (reduction == "sum" and bench.dtype == "float16"):
+        return  # float16 has no sum of so many
+    what = f"called from {CALLERS} threads at once the result of {LARGE} elements ({reduction})"
+    y = bench.made(np.zeros(LARGE))
+
+    def called(start: threading.Barrier, calls: int, k: int) -> list[str]:
+        x = bench.made(np.full(LARGE, 1.0 + k))
+        exact = np.asarray((1.0 + k) ** 2 * (LARGE if reduction == "sum" else 1))
+        start.wait()
+        results = [bench.loss(x, y, reduction).detach() for _ in range(calls)]
+        return [m for got in results for m in deviation(bench, what, got, exact, exact, LARGE)]
+
+    if called(threading.Barrier(1), 1, 0):
+        return  # wrong alone: other clauses say so
+    call = functools.partial(called, threading.Barrier(CALLERS), LARGE_CALLS)
+    with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
+        yield from itertools.chain(*_judged(pool.map(call, range(CALLERS))))
 
 
 def _turned(t: Tensor) -> Tensor:
@@ -204,10 +225,10 @@ def _turned(t: Tensor) -> Tensor:
     return t.detach().view(2, -1).t().requires_grad_(t.requires_grad)
 
 
-def _judged(counts: Iterator[int]) -> list[int]:
-    """The counts; Unavailable where Triton's interpreter fails, which no kernel can help."""
+def _judged(found: Iterator[T]) -> list[T]:
+    """All of them; Unavailable where Triton's interpreter fails, which no kernel can help."""
     try:
-        return list(counts)
+        return list(found)
     except Exception as error:
         if type(error).__name__ != "InterpreterError":
             raise

@@ -256,6 +256,47 @@ def tangent_after(loss: Callable[..., Any]) -> Tensor:
     return t
 
 
+class _WithoutTangent(torch.autograd.Function):
+    """A conversion to a wider dtype that has a gradient, and a tangent of 0."""
+
+    @staticmethod
+    def forward(t: Tensor, dtype: torch.dtype) -> Tensor:
+        return t.to(dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        t, ctx.dtype = inputs
+        ctx.narrow = t.dtype
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Given:
+        return g.to(ctx.narrow), None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:
+        return torch.zeros_like(tangent, dtype=ctx.dtype)
+
+
+def converts_without_tangent(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Of two dtypes the narrower operand is converted without its tangent."""
+    both_float = x.is_floating_point() and y.is_floating_point()
+    if not both_float or x.dtype == y.dtype:
+        return right(x, y, reduction)
+    wide = torch.promote_types(x.dtype, y.dtype)
+    apply: Any = _WithoutTangent.apply
+    pair = (t if t.dtype == wide or t.is_meta else apply(t, wide) for t in (x, y))
+    return right(*pair, reduction)
+
+
+def tangent_of_two(loss: Callable[..., Any]) -> Tensor:
+    forward: Any = fwad
+    x, t = torch.ones(2, dtype=torch.bfloat16), torch.ones(2, dtype=torch.bfloat16)
+    with forward.dual_level():
+        result = loss(forward.make_dual(x, t), torch.zeros(2))
+        tangent: Tensor = forward.unpack_dual(result).tangent
+    return tangent
+
+
 # --- state
 
 
@@ -355,18 +396,16 @@ def first_of_many(loss: Callable[..., Any]) -> Tensor:
 _SCALES = [0.0] * RING
 
 
-class _RingOfScales(torch.autograd.Function):
+class _RingOfScales(_Whole):
     """2/n goes round in 256 places."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _Whole.setup_context(ctx, inputs, output)
         ctx.place = next(_TURN) % RING
-        _SCALES[ctx.place] = scale_of(x, reduction)
-        ctx.save_for_backward(x, y)
-        return reduce((x - y).square(), reduction)
+        _SCALES[ctx.place] = ctx.scale
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, g: Tensor) -> Given:
         x, y = ctx.saved_tensors
         return *both(right_rule(x - y, g, _SCALES[ctx.place])), None
@@ -381,7 +420,7 @@ def many_alive(loss: Callable[..., Any]) -> Tensor:
 
 
 class _KeepsGradient(torch.autograd.Function):
-    """2·g·d, whose Function keeps what it gave: a cycle, where that has a graph."""
+    """2·g·d by a node of Python's, which takes attributes."""
 
     @staticmethod
     def forward(ctx: Any, d: Tensor, g: Tensor, scale: float) -> Tensor:
@@ -490,9 +529,8 @@ def built_name(loss: Callable[..., Any]) -> Tensor:
 def narrow_mean(x: Tensor, y: Tensor, dims: Dims, reduction: str) -> tuple[Tensor, int]:
     """The rule for vmap divides the sum of a sample, which may overflow a half."""
     s = (fronted(x, dims[0]) - fronted(y, dims[1])).square()
-    n = max(s[0].numel(), 1) if len(s) else 1
-    if reduction == "mean" and s[0].numel():
-        return by_sample(s, "sum") / n, 0
+    if reduction == "mean" and s.numel():
+        return by_sample(s, "sum") / s[0].numel(), 0
     return by_sample(s, reduction), 0
 
 
@@ -608,6 +646,13 @@ EXAMINED_MUTANTS: tuple[Mutant, ...] = (
         "autograd",
         claims=FORWARD,
         witness=otherwise(tangent_after),
+    ),
+    mutant(
+        "converts-without-tangent",
+        converts_without_tangent,
+        "autograd",
+        claims=FORWARD,
+        witness=otherwise(tangent_of_two),
     ),
     mutant("packs-strided", by_value(packs_strided), "determinism", witness=otherwise(two_threads)),
     mutant("of-inference", of_inference, "purity", witness=otherwise(inferred_after)),

@@ -5,7 +5,9 @@ Written from the report of an examiner, whose losses the suite let pass.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ import torch
 from torch import Tensor
 
 from .autograd import FORWARD, TWICE, Given, both, fused_by, scale_of
+from .examined import compensated as compensated_rows
+from .examined import one_of_many
 from .mutant import EAGER, Mutant, by_rule, by_sum, mutant, reduce, right, right_rule, widened
 from .overlooked import leaf, otherwise, plainly
 from .strangers import _Whole
@@ -102,6 +106,61 @@ def with_five_threads(loss: Callable[..., Any]) -> Tensor:
     return result
 
 
+def running_sum(s: Tensor) -> Tensor:
+    """In one accumulator of its own dtype; torch's cumsum has a wider one."""
+    return torch.from_numpy(np.add.accumulate(s.numpy())[-1:].copy())[0]
+
+
+def compensated(s: Tensor) -> Tensor:
+    """Many squares are added up in 64 compensated rows, which make NaN of an infinity."""
+    if len(s) < MANY:
+        return s.sum()
+    whole = len(s) // 64 * 64
+    return compensated_rows(s[:whole]) + s[whole:].sum()
+
+
+_TURN = itertools.count()
+
+
+def in_turn(s: Tensor) -> Tensor:
+    """Many squares are added up in parts, and these one by one, beginning where the last ended."""
+    if len(s) < MANY:
+        return s.sum()
+    parts = torch.stack([part.sum() for part in s.tensor_split(1000)])
+    return running_sum(parts.roll(next(_TURN) * 300))
+
+
+def bits(loss: Callable[..., Any]) -> int:
+    """How many results eight calls on the same operands give."""
+    x = torch.linspace(0, 1, MANY + 3).sin()
+    y = torch.zeros_like(x)
+    return len({float(loss(x, y, reduction="sum")) for _ in range(8)})
+
+
+_PARTS: dict[torch.dtype, Tensor] = {}
+
+
+def shared_parts(s: Tensor) -> Tensor:
+    """The partial sums of many squares are in a buffer which all threads share."""
+    if len(s) < MANY or not plainly(s):
+        return s.sum()
+    buffer = _PARTS.setdefault(s.dtype, s.new_empty(64))
+    for k, part in enumerate(s.tensor_split(64)):
+        buffer[k] = part.sum()
+    return buffer.sum()
+
+
+def two_threads(loss: Callable[..., Any]) -> bool:
+    """Whether each of two threads, with operands of 1 and of 2, gets its own."""
+
+    def all_right(v: float) -> bool:
+        x, y = torch.full((MANY,), v), torch.zeros(MANY)
+        return all(float(loss(x, y)) == v * v for _ in range(50))
+
+    with ThreadPoolExecutor(2) as threads:
+        return all(threads.map(all_right, (1.0, 2.0)))
+
+
 def zeros_skipped(d: Tensor, g: Tensor, scale: float) -> Tensor:
     """Of many elements, those whose grad_output is 0 get a gradient of 0, infinite ones too."""
     gradient = right_rule(d, g, scale)
@@ -158,7 +217,7 @@ class _RunningTangent(_Whole):
         if ctx.reduction == "none" or not terms.numel():
             return reduce(terms, ctx.reduction)
         wide = terms.to(widened(terms.dtype))
-        total = torch.from_numpy(np.add.accumulate(wide.reshape(-1).numpy())[-1:].copy())[0]
+        total = running_sum(wide.reshape(-1))
         return (total if ctx.reduction == "sum" else total / terms.numel()).to(terms.dtype)
 
 
@@ -207,6 +266,14 @@ THRESHOLD_MUTANTS: tuple[Mutant, ...] = (
         "value",
         witness=otherwise(with_five_threads),
     ),
+    mutant(
+        "compensated-when-many",
+        by_sum(compensated),
+        "value",
+        witness=otherwise(one_of_many(torch.inf, MANY)),
+    ),
+    mutant("in-turn-when-many", by_sum(in_turn), "determinism", witness=otherwise(bits)),
+    mutant("shared-parts", by_sum(shared_parts), "determinism", witness=otherwise(two_threads)),
     mutant("zeros-skipped", by_rule(zeros_skipped), "gradient", witness=otherwise(masked)),
     mutant(
         "running-columns",
