@@ -343,6 +343,28 @@ class GeneratedRule(torch.autograd.Function):
         return reduce(tangent, ctx.reduction)
 
 
+class DonatesBuffers(torch.autograd.Function):
+    """Backward writes the gradient over what was saved, and refuses to let a graph be retained.
+
+    As what ``torch.compile`` makes does, and in its words.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        d = x - y
+        ctx.save_for_backward(d)
+        ctx.n = d.numel() if reduction == "mean" else 1
+        return reduce(d.square(), reduction)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> Gradients:
+        if torch._C._autograd._get_current_graph_task_keep_graph():
+            raise RuntimeError("non-empty donated buffers require retain_graph=False")
+        (d,) = ctx.saved_tensors
+        return both(ctx, d.mul_(2 / max(ctx.n, 1)).mul_(g))
+
+
 class LazilyNegated(torch.autograd.Function):
     """The gradient of target is a copy whose negation is left to whoever reads it."""
 
@@ -374,6 +396,7 @@ RIGHT_FUNCTIONS: tuple[Target, ...] = (
     Target("textbook", by(Textbook.apply), TRACED),
     Target("preserves-layout", by(PreservesLayout.apply), TRACED),
     Target("tiles", by(Tiles.apply), EAGER),
+    Target("donates-buffers", by(DonatesBuffers.apply), EAGER),
     Target("lazily-negated", by(LazilyNegated.apply), EAGER),
     Target("numpy", by(InNumpy.apply), EAGER, dtypes=WIDE),
     # torch.compile refuses a Function with jvp.
