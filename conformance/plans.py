@@ -26,11 +26,12 @@ from targets import Target
 ALL = tuple(dict.fromkeys(c.family for c in CLAUSES))
 # The experiments, in shards: the profile that adds them, and which, by family or clause; what is
 # named by its clause is in no other. A defect is told when its shard ends: they are small, and what
-# finds most in the least time comes first. What needs Dynamo is together: importing it is slow.
+# finds most in the least time comes first. What needs Dynamo is together: importing it is slow;
+# and so is what needs forward-mode AD.
 EXPERIMENT_SHARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("quick", ("broadcasting", "dtypes", "layout", "metamorphic", "module", "errors")),
     ("quick", ("autograd",)),
-    ("quick", ("transforms", "autograd.hooks", "errors.devices")),
+    ("quick", ("transforms", "autograd.hooks", "autograd.forward", "errors.devices")),
     ("quick", ("purity", "resources", "cuda")),
     ("quick", ("value", "gradient")),
     ("quick", ("determinism",)),
@@ -69,8 +70,8 @@ def plan(target: Target, profile: Profile) -> list[Shard]:
         *all_experiments[:quick],
         *all_examples[1:],
         *all_experiments[quick:],
-        *(Shard("pairs", k) for k in range(chunks[1])),
         *(Shard("fuzz", k) for k in range(profile.fuzz_shards)),
+        *(Shard("pairs", k) for k in range(chunks[1])),
         *(Shard("scale", k) for k in range(len(profile.sizes))),
     ]
 

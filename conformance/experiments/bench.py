@@ -39,6 +39,10 @@ class Unavailable(Exception):
     """An experiment that cannot run here; the message says what is missing."""
 
 
+_EIGHTHS = np.array([sign * n / 8 for sign in (-1, 1) for n in range(1, 33)])
+_POWERS = np.array([sign * 2.0**exponent for exponent in range(-2, 3) for sign in (-1, 1)])
+
+
 @dataclass(frozen=True)
 class Bench:
     """One target, one dtype, one device, one seed."""
@@ -59,8 +63,7 @@ class Bench:
         """The ``index``-th random tensor of this experiment: magnitudes from 1/4 to 8."""
         bits = self.bits(shape, "tensor", index)
         # The lowest bits give the sign and the exponent, the highest the significand.
-        values = np.ldexp(1 + (bits >> 11) * 2.0**-53, (bits % 10 // 2).astype(int) - 2)
-        values = np.where(bits % 2, values, -values)
+        values = (1 + (bits >> 11) * 2.0**-53) * _POWERS[bits % 10]
         return torch.tensor(values, device=self.device).to(getattr(torch, dtype or self.dtype))
 
     def bits(self, shape: Shape, *place: object) -> Any:
@@ -192,8 +195,7 @@ def eighths(bench: Bench, shape: Shape, index: int) -> Floats:
 
     Their differences are exact or 0, and no product of a few of them under- or overflows.
     """
-    bits = bench.bits(shape, "eighths", index).astype(np.int64)
-    return np.asarray((1 + bits % 32) * np.where(bits & 32, 1, -1) / 8)
+    return np.asarray(_EIGHTHS[bench.bits(shape, "eighths", index) & 63])
 
 
 def gradients(result: torch.Tensor, *operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -209,6 +211,8 @@ def close(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype | None = None) ->
     """
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
+    if torch.equal(a, b):  # as nearly always, and in a tenth of the time
+        return True
     rounded = dtype or a.dtype
     few, least = 16 * torch.finfo(rounded).eps, smallest(rounded)
     return torch.allclose(a.double(), b.double(), rtol=few, atol=least, equal_nan=True)
