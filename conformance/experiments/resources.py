@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from conformance import memory
 from conformance.experiments.bench import Bench, Messages, experiment
 
 CALLS = 24
@@ -104,6 +105,7 @@ def _pages(bench: Bench) -> Messages:
     Each call has a size of its own, since some keep a buffer for each; every other has no gradient.
     """
     reduction, size = bench.reductions[-1], LARGE
+    memory.trim()
     began = time.monotonic()
     _repeated(bench, reduction, size, range(2))
     if time.monotonic() - began > PATIENCE:  # a loop in Python: it would take minutes
