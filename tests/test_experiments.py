@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
 from torch import Tensor
 
 from conformance.experiments import EXPERIMENTS, Bench, Unavailable, modes
-from conformance.experiments.bench import Messages, run_experiment, shared_out
+from conformance.experiments.bench import LARGE, Messages, run_experiment, shared_out
+from conformance.experiments.determinism import PATIENCE
 from conformance.merging import conclude, merged
 from conformance.observation import text_of
 from conformance.plans import experiment_shards, experiments_of, plan
@@ -96,6 +98,20 @@ def test_what_tritons_interpreter_does_to_threads_is_not_held_against_a_kernel()
     assert not verdict.complete
     assert not verdict.failures
     assert {"one launch at a time" in (row.message or "") for row in verdict.missing} == {True}
+
+
+def test_a_loop_in_python_is_not_called_for_minutes_by_threads() -> None:
+    large = []
+
+    def slow(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        if x.numel() == LARGE:
+            large.append(reduction)
+            time.sleep(2 * PATIENCE)
+        return right(x, y, reduction)
+
+    bench = Bench(Target("slow", slow, frozenset({"target_gradient"})), "float32", "cpu", 0)
+    assert run_experiment("determinism.concurrent", bench) == ([], None)
+    assert len(large) == 1
 
 
 def test_a_right_loss_passes_every_row_of_an_experiment() -> None:
