@@ -33,14 +33,12 @@ Messages = Iterator[str]
 Shape = tuple[int, ...]
 LARGE = 2**18 + 3  # elements: from so many on some take another path, or share work out
 DRIFTING = 2**20 + 3  # one awkward number so many times in one running sum: see SPEC, rule 4
+_EIGHTHS = np.array([sign * n / 8 for sign in (-1, 1) for n in range(1, 33)])
+_POWERS = np.array([sign * 2.0**exponent for exponent in range(-2, 3) for sign in (-1, 1)])
 
 
 class Unavailable(Exception):
     """An experiment that cannot run here; the message says what is missing."""
-
-
-_EIGHTHS = np.array([sign * n / 8 for sign in (-1, 1) for n in range(1, 33)])
-_POWERS = np.array([sign * 2.0**exponent for exponent in range(-2, 3) for sign in (-1, 1)])
 
 
 @dataclass(frozen=True)

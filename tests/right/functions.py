@@ -343,18 +343,11 @@ class GeneratedRule(torch.autograd.Function):
         return reduce(tangent, ctx.reduction)
 
 
-class DonatesBuffers(torch.autograd.Function):
+class DonatesBuffers(SavesDifference):
     """Backward writes the gradient over what was saved, and refuses to let a graph be retained.
 
     As what ``torch.compile`` makes does, and in its words.
     """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
-        d = x - y
-        ctx.save_for_backward(d)
-        ctx.n = d.numel() if reduction == "mean" else 1
-        return reduce(d.square(), reduction)
 
     @staticmethod
     @once_differentiable
