@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from conformance.judging import judge
-    from conformance.verdict import Verdict
+    from conformance.running.inprocess import judge
+    from conformance.verdict.verdict import Verdict
 
 __all__ = ["Verdict", "judge"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "judge":
-        from conformance.neighbours import check_neighbours
+        from conformance.running.neighbours import check_neighbours
 
         check_neighbours()
-        from conformance.judging import judge
+        from conformance.running.inprocess import judge
 
         return judge
     if name == "Verdict":
-        from conformance.verdict import Verdict
+        from conformance.verdict.verdict import Verdict
 
         return Verdict
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

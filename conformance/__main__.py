@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from conformance.neighbours import check_neighbours
+from conformance.running.neighbours import check_neighbours
 
 
 def main() -> int:

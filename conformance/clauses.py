@@ -9,8 +9,8 @@ import fnmatch
 import itertools
 from dataclasses import dataclass
 
-from conformance.case import FLOAT_DTYPES, promote
-from conformance.profiles import PROFILE_ORDER
+from conformance.cases.case import FLOAT_DTYPES, promote
+from conformance.cases.profiles import PROFILE_ORDER
 from targets import Target
 from targets.target import DEVICES
 

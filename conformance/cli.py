@@ -15,15 +15,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID, CLAUSES, selects
-from conformance.configuration import ConfigurationError, find, parse_text, read
-from conformance.exports import announce, export, withdraw, write_observations
-from conformance.gate import compare, parse_policy, rule, uncovered
-from conformance.options import UsageError, check_profile
-from conformance.profiles import PROFILES
-from conformance.repro import write_scripts
-from conformance.supervisor import Died, Run, WorkerRefused
-from conformance.verdict import (
+from conformance.report.exports import announce, export, withdraw, write_observations
+from conformance.report.repro import write_scripts
+from conformance.running.options import UsageError, check_profile
+from conformance.running.supervisor import Died, Run, WorkerRefused
+from conformance.verdict.configuration import ConfigurationError, find, parse_text, read
+from conformance.verdict.gate import compare, parse_policy, rule, uncovered
+from conformance.verdict.verdict import (
     DamagedVerdict,
     broken_rows,
     read_verdict,
@@ -31,7 +31,7 @@ from conformance.verdict import (
     unfinished,
     write_verdict,
 )
-from conformance.waivers import (
+from conformance.verdict.waivers import (
     DAYS,
     Waiver,
     check_targets,
@@ -245,7 +245,7 @@ def _registered() -> list[str]:
 def _check_one(
     setting: dict[str, Any], waivers: Sequence[Waiver], options: argparse.Namespace
 ) -> dict[str, Any]:
-    from conformance.terminal import show, watching
+    from conformance.report.terminal import show, watching
 
     run = Run(setting, options.jobs, options.timeout, waivers=waivers)
 
@@ -386,7 +386,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _write_page(path: Path, verdicts: list[dict[str, Any]]) -> None:
-    from conformance.html import page
+    from conformance.report.html import page
 
     text = page(verdicts)
     with _writing(path):

@@ -30,7 +30,7 @@ INCLUDED = {
     "README.md": "readme.md",
     "CONTRIBUTING.md": "contributing.md",
     "reference/SPEC.md": "spec.md",
-    "conformance/verdict.schema.json": "verdict.schema.json",
+    "conformance/verdict/verdict.schema.json": "verdict.schema.json",
 }
 FAMILIES = tuple(dict.fromkeys(clause.family for clause in CLAUSES))
 LINK = re.compile(r"\[([^\[\]]*(?:\[[^\]]*\])?[^\[\]]*)\]\(([^()\s#]*)(#[^()\s]*)?\)")

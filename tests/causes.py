@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import torch
 
-from conformance.merging import explain_all, merged
-from conformance.plans import experiment_shards, plan
-from conformance.profiles import PROFILES
-from conformance.shards import Session, ShardResult
+from conformance.cases.plans import experiment_shards, plan
+from conformance.cases.profiles import PROFILES
+from conformance.judging.merging import explain_all, merged
+from conformance.running.shards import Session, ShardResult
 from targets import Target
 from tests.mutants import LENIENT, MUTANTS
 from tests.mutants.causes import labels_of

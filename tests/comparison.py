@@ -29,11 +29,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from conformance.cases.plans import plan
+from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID
-from conformance.observation import text_of
-from conformance.plans import plan
-from conformance.profiles import PROFILES
-from conformance.shards import Session, run_shard
+from conformance.observer.observation import text_of
+from conformance.running.shards import Session, run_shard
 from targets import Target
 from tests.mutants import MUTANTS
 from tests.mutants.witnesses import in_peace

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from conformance import judge
-from conformance.html import page
+from conformance.report.html import page
 from targets import DROP_IN, Target
 
 if TYPE_CHECKING:

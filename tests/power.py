@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 
-from conformance.case import FLOAT_DTYPES
+from conformance.cases.case import FLOAT_DTYPES
+from conformance.cases.plans import Shard, experiment_shards, plan
+from conformance.cases.profiles import PROFILES, Profile
 from conformance.clauses import BY_ID, CLAUSES, Clause
-from conformance.merging import conclude, merged
-from conformance.plans import Shard, experiment_shards, plan
-from conformance.profiles import PROFILES, Profile
-from conformance.shards import Session, ShardResult, run_shard
+from conformance.judging.merging import conclude, merged
+from conformance.running.shards import Session, ShardResult, run_shard
 from targets import Target
 from tests.mutants import CUDA_MUTANTS, LENIENT, MUTANTS
 from tests.pool import ended, gpu_pool, in_processes
@@ -34,7 +34,7 @@ from tests.right import RIGHT
 
 BROKEN = (*MUTANTS, *CUDA_MUTANTS)
 BANK = {t.name: t for t in (*(m.target for m in (*BROKEN, *LENIENT)), *RIGHT)}
-# Tens of gigabytes and of seconds for each: tests/test_large.py shows them fail, on fewer elements.
+# Tens of gigabytes and of seconds for each: tests/observer/test_large.py shows them fail, on less.
 TOO_LARGE = ("value.wide_index", "gradient.wide_index")
 
 

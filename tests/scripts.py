@@ -23,12 +23,12 @@ from pathlib import Path
 
 import torch
 
+from conformance.cases.plans import plan
+from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID
-from conformance.merging import conclude, explain_all, merged
-from conformance.plans import plan
-from conformance.profiles import PROFILES
-from conformance.repro import simplest
-from conformance.shards import Session, run_shard
+from conformance.judging.merging import conclude, explain_all, merged
+from conformance.report.repro import simplest
+from conformance.running.shards import Session, run_shard
 from targets import resolve
 from tests.mutants import LENIENT, MUTANTS
 from tests.pool import pool

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conformance.state import Settings
+from conformance.observer.state import Settings
 from targets import Target, resolve
 from tests.comparison import METHOD, METHODS, Trial, attempt, isolated, report
 from tests.mutants.mutant import EAGER, by_rule, right

@@ -18,18 +18,18 @@ from typing import Any
 import pytest
 
 from conformance import cli
-from conformance.case import Case, Operand
+from conformance.cases.case import Case, Operand
+from conformance.cases.plans import plan
+from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID, CLAUSES
-from conformance.judging import judge
-from conformance.merging import conclude, explain_all, merged
-from conformance.plans import plan
-from conformance.profiles import PROFILES
-from conformance.report import conclusion, render
-from conformance.shards import Session, run_shard
-from conformance.verdict import BROKEN_STATUSES, ClauseResult, Verdict
+from conformance.judging.merging import conclude, explain_all, merged
+from conformance.report.text import conclusion, render
+from conformance.running.inprocess import judge
+from conformance.running.shards import Session, run_shard
+from conformance.verdict.verdict import BROKEN_STATUSES, ClauseResult, Verdict
 from targets import resolve
 from targets.target import CLAIMS
-from tests.test_report import normalised
+from tests.report.test_report import normalised
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -197,7 +197,7 @@ def keys_of_a_verdict() -> set[str]:
         ClauseResult("value.sum", "must", "unavailable", "float32", message="no"),
     )
     verdict = Verdict("mine", "cpu", "quick", 0, rows, 1, 1.0, environment={"torch": "2"})
-    schema = ROOT / "conformance" / "verdict.schema.json"
+    schema = ROOT / "conformance" / "verdict" / "verdict.schema.json"
     described = json.loads(schema.read_text("utf-8")) if schema.exists() else {}
     return {*keys_in(verdict.to_json()), *properties_in(described)}
 

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import conformance
+from conformance.cases.features import FEATURES
+from conformance.cases.plans import EXPERIMENT_SHARDS, experiment_shards, experiments_of
 from conformance.clauses import BY_ID, CLAUSES
-from conformance.experiments import EXPERIMENTS
-from conformance.features import FEATURES
-from conformance.plans import EXPERIMENT_SHARDS, experiment_shards, experiments_of
-from conformance.verdict import SPEC
+from conformance.observer.protocols import EXPERIMENTS
+from conformance.verdict.verdict import SPEC
 
 TEXT = (Path(conformance.__file__).parent.parent / "reference" / "SPEC.md").read_text("utf-8")
 ROW = re.compile(r"^\| `([a-z_.]+)` \| (must|should) \| (.+?) \| (.+?) \|$", re.MULTILINE)

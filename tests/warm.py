@@ -6,9 +6,9 @@ Imported first there: a thread of torch's that runs when it forks is waited for 
 import torch
 import torch._dynamo
 
-from conformance.plans import Shard
-from conformance.profiles import PROFILES
-from conformance.shards import Session, run_shard
+from conformance.cases.plans import Shard
+from conformance.cases.profiles import PROFILES
+from conformance.running.shards import Session, run_shard
 from targets.builtin import BUILTIN
 
 torch.set_num_threads(1)  # no thread may run when it forks

@@ -1,4 +1,4 @@
-"""What truly is wrong with each mutant, in the words of ``conformance.causes``: the ground truth.
+"""What truly is wrong with each mutant, in the words of ``judging.causes``: the ground truth.
 
 A mutant may have several causes, and has none here where no cause of the list applies: a wrong
 formula for complex numbers, say, or a refusal. The labels follow from the mutants' sources, not

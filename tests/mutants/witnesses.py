@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conformance.state import Settings, as_loaded, fresh_randomness
+from conformance.observer.state import Settings, as_loaded, fresh_randomness
 from targets import Target
 
 from .mutant import Witness

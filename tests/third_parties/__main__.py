@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from conformance.case import Case
-from conformance.verdict import broken_rows, read_verdict
+from conformance.cases.case import Case
+from conformance.verdict.verdict import broken_rows, read_verdict
 
 HERE = Path(__file__).parent
 # What each broke when this was last looked at, all of level must.

@@ -1,0 +1,1 @@
+"""What is tried: cases as data, and which of them a profile runs."""

@@ -1,0 +1,495 @@
+"""Which cases a profile runs: examples, pairs, fuzz and scale, in shards that stand for themselves.
+
+A shard's cases depend on the target's claims, the seed, and nothing else: not on the process that
+runs it, the number of jobs or the order. The first three phases need no Hypothesis.
+
+The *examples* change one axis of a plain case at a time, *pairs* every two axes: each value of each
+axis meets each value of every other once, in a case so simple that a failure explains itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from conformance.cases.case import FLOAT_DTYPES, INTEGER_DTYPES, Case, Fill, Operand
+from conformance.cases.features import OVERFLOW, SUBNORMAL, features
+from conformance.cases.profiles import PROFILE_ORDER, Profile
+from conformance.clauses import CLAUSES, Clause
+from targets import Target
+
+ALL = tuple(dict.fromkeys(c.family for c in CLAUSES))
+# The experiments, in shards: the profile that adds them, and which, by family or clause; what is
+# named by its clause is in no other. A defect is told when its shard ends: they are small, and what
+# finds most in the least time comes first. What needs Dynamo is together: importing it is slow;
+# and so is what needs forward-mode AD.
+EXPERIMENT_SHARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("quick", ("broadcasting", "dtypes", "layout", "metamorphic", "module", "errors")),
+    ("quick", ("autograd",)),
+    ("quick", ("transforms", "autograd.hooks", "autograd.forward", "errors.devices")),
+    ("quick", ("purity", "resources", "cuda")),
+    ("quick", ("value", "gradient")),
+    ("quick", ("determinism",)),
+    ("default", ALL),
+    ("release", ALL),
+)
+SHARD = 120  # cases in a shard of fixed ones
+RATIONAL = 64  # elements: the oracle for extreme binary64 is exact rationals, which are slow
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One unit of work. ``phase``: experiments, examples, pairs, fuzz or scale."""
+
+    phase: str
+    index: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.phase}-{self.index}"
+
+
+def plan(target: Target, profile: Profile) -> list[Shard]:
+    """All shards, in the order in which a typical defect is met soonest.
+
+    The plainest examples, then what takes several calls: the further examples find a quarter as
+    many of the mutants, in as much time. What compiles comes after these.
+    """
+    fixed = len(examples(target)), len(pairs(target, profile.pairs_step))
+    chunks = [-(-n // SHARD) for n in fixed]
+    all_examples = [Shard("examples", k) for k in range(chunks[0])]
+    all_experiments = experiment_shards(profile.name)
+    quick = len(experiment_shards("quick"))
+    return [
+        *all_examples[:1],
+        *all_experiments[:quick],
+        *all_examples[1:],
+        *all_experiments[quick:],
+        *(Shard("fuzz", k) for k in range(profile.fuzz_shards)),
+        *(Shard("pairs", k) for k in range(chunks[1])),
+        *(Shard("scale", k) for k in range(len(profile.sizes))),
+    ]
+
+
+def experiment_shards(profile: str) -> list[Shard]:
+    """Those that ``profile`` runs."""
+    limit = PROFILE_ORDER.index(profile)
+    return [
+        Shard("experiments", k)
+        for k, (first, _) in enumerate(EXPERIMENT_SHARDS)
+        if PROFILE_ORDER.index(first) <= limit
+    ]
+
+
+def experiments_of(shard: Shard) -> list[Clause]:
+    """The clauses whose experiments, where they have any, ``shard`` runs; in the spec's order."""
+    profile, names = EXPERIMENT_SHARDS[shard.index]
+    elsewhere = {n for p, others in EXPERIMENT_SHARDS if p == profile for n in others} - {*names}
+    return [
+        clause
+        for clause in CLAUSES
+        if clause.profile == profile
+        and (clause.id in names or (clause.family in names and clause.id not in elsewhere))
+    ]
+
+
+def fixed_cases(target: Target, profile: Profile, seed: int, shard: Shard) -> list[Case]:
+    """The cases of a shard that needs no Hypothesis."""
+    if shard.phase == "scale":
+        return list(scale(target, profile.sizes[shard.index], seed))
+    step = profile.pairs_step
+    every = examples(target) if shard.phase == "examples" else pairs(target, step)
+    chosen = every[shard.index * SHARD : (shard.index + 1) * SHARD]
+    return [reseeded(case, seed) for case in chosen]
+
+
+def derive(*parts: object) -> int:
+    """A 32-bit number from the seed and a place: the one source of randomness but Hypothesis."""
+    text = "/".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:4], "big")
+
+
+def reseeded(case: Case, seed: int) -> Case:
+    """The case with elements that depend on ``seed``; equal seeds of two operands stay equal."""
+
+    def mixed(operand: Operand) -> Operand:
+        fill = operand.fill
+        return operand.replace(fill=Fill(fill.regime, derive(seed, fill.seed), fill.table))
+
+    return case.replace(
+        input=mixed(case.input), target=mixed(case.target), grad_output=mixed(case.grad_output)
+    )
+
+
+# -- the axes ----------------------------------------------------------------------------------
+
+Change = Callable[[Case], Case]
+
+SHAPES: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
+    ((), ()),
+    ((1,), (1,)),
+    ((2, 3), (2, 3)),
+    ((2, 3, 4), (2, 3, 4)),
+    ((2, 3, 2, 4), (2, 3, 2, 4)),
+    ((1, 2, 1, 3, 1, 2), (1, 2, 1, 3, 1, 2)),
+    ((1, 2, 1, 1, 2, 1, 1, 1, 3), (1, 2, 1, 1, 2, 1, 1, 1, 3)),
+    ((3, 1), (1, 4)),
+    ((2, 3), (3,)),
+    ((3,), (2, 3)),
+    ((2, 3), ()),
+    ((), (4,)),
+    ((1,), (4,)),
+    ((4, 1), (4, 3)),
+    ((4, 3), (4, 1)),
+    ((4, 1), (4,)),
+    ((3, 3), (3,)),
+    ((2,), (2, 2, 2)),
+    ((2, 1, 3), (5, 1)),
+    ((2, 3, 2), (2, 1, 2)),
+    ((1, 2, 1, 3), (2, 2, 3, 3)),
+    ((0,), (0,)),
+    ((2, 0), (2, 0)),
+    ((0, 3), (1, 3)),
+    ((17,), (17,)),
+    ((33,), (33,)),
+    ((130,), (130,)),
+    ((9, 57), (9, 57)),
+    ((130, 3), (130, 3)),
+    ((3, 70), (3, 70)),
+)
+TAILS = (*range(2, 34), 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 513, 1000, 1023, 1025, 2049)
+LAYOUT_PAIRS = (
+    ("strided", "contiguous"),
+    ("contiguous", "strided"),
+    ("transposed", "contiguous"),
+    ("contiguous", "transposed"),
+    ("transposed", "transposed"),
+    ("offset", "offset"),
+    ("permuted", "contiguous"),
+    ("contiguous", "permuted"),
+    ("narrow", "contiguous"),
+    ("contiguous", "narrow"),
+    ("channels_last", "channels_last"),
+    ("contiguous", "channels_last"),
+    ("channels_last", "contiguous"),
+    ("expanded", "contiguous"),
+    ("contiguous", "expanded"),
+    ("overlapping", "contiguous"),
+    ("contiguous", "overlapping"),
+)
+# Those that differ from these in three dimensions and more.
+DEEP_PAIRS = (("cropped", "contiguous"), ("contiguous", "cropped"))
+# (input, target, whether both come from the same seed)
+FILLS = (
+    ("integers", "integers", False),
+    ("ordinary", "near", True),
+    ("ordinary", "ordinary", True),
+    ("constant", "zero", False),
+    ("zero", "constant", False),
+    ("zero", "zero", False),
+    ("ramp", "zero", False),
+    ("spread", "spread", False),
+    ("spike", "zero", False),
+    ("zero", "spike", False),
+    ("subnormal", "subnormal", False),
+    ("underflow", "zero", False),
+    ("huge", "huge", False),
+    ("square_edge", "zero", False),
+    ("infinite", "ordinary", False),
+    ("ordinary", "infinite", False),
+    ("nonfinite", "ordinary", False),
+    ("ordinary", "nonfinite", False),
+    ("nonfinite", "nonfinite", True),
+)
+GRAD_OUTPUTS = (
+    ("ordinary", "contiguous"),
+    ("negative", "contiguous"),
+    ("zero", "contiguous"),
+    ("near_one", "contiguous"),
+    ("large", "contiguous"),
+    ("tiny", "contiguous"),
+    ("subnormal", "contiguous"),
+    ("nonfinite", "contiguous"),
+    ("ordinary", "filled"),
+    ("ordinary", "strided"),
+    ("ordinary", "transposed"),
+    ("ordinary", "permuted"),
+    ("ordinary", "narrow"),
+    ("ordinary", "expanded"),
+    ("ordinary", "repeated"),
+    ("ordinary", "weighted"),
+    ("ordinary", "offset"),
+)
+NEEDS = ((True, False), (False, True), (False, False))
+MODES = ("no_grad", "inference")
+
+
+def plain(dtype: str, reduction: str) -> Case:
+    """The case that every other one is a change of."""
+    x = Operand((5,), dtype, fill=Fill("ordinary", 1))
+    y = Operand((5,), dtype, fill=Fill("ordinary", 2))
+    return with_reduction(Case(x, y), reduction)
+
+
+def with_reduction(case: Case, reduction: str) -> Case:
+    shape = case.shape if reduction == "none" else ()
+    g = case.grad_output.replace(shape=shape, dtype=case.dtype)
+    return case.replace(reduction=reduction, grad_output=g)
+
+
+def with_shapes(case: Case, x: tuple[int, ...], y: tuple[int, ...]) -> Case:
+    moved = case.replace(input=case.input.replace(shape=x), target=case.target.replace(shape=y))
+    return with_reduction(moved, case.reduction)
+
+
+def with_dtypes(case: Case, x: str, y: str) -> Case:
+    moved = case.replace(input=case.input.replace(dtype=x), target=case.target.replace(dtype=y))
+    return with_needs(with_reduction(moved, case.reduction), *case.needs)
+
+
+def with_needs(case: Case, x: bool, y: bool) -> Case:
+    """Which operands need a gradient, as far as their dtypes can have one."""
+    floating = case.input.dtype in FLOAT_DTYPES, case.target.dtype in FLOAT_DTYPES
+    return case.replace(needs=(x and floating[0], y and floating[1]))
+
+
+def with_layouts(case: Case, x: str, y: str) -> Case:
+    return case.replace(input=case.input.replace(layout=x), target=case.target.replace(layout=y))
+
+
+def with_fills(case: Case, x: str, y: str, together: bool) -> Case:
+    first = case.input.fill.seed
+    second = first if together else case.target.fill.seed
+    return case.replace(
+        input=case.input.replace(fill=Fill(x, first)),
+        target=case.target.replace(fill=Fill(y, second)),
+    )
+
+
+def with_grad_output(case: Case, regime: str, layout: str) -> Case:
+    if case.reduction != "none":
+        layout = "contiguous"
+    return case.replace(grad_output=case.grad_output.replace(fill=Fill(regime, 3), layout=layout))
+
+
+def axes(target: Target) -> list[list[Change]]:
+    """For each axis, its values beyond the plain one, as changes of a case."""
+    pairs = itertools.combinations(target.dtypes, 2)
+    dtypes = [pair if k % 2 else pair[::-1] for k, pair in enumerate(pairs)]
+    dtypes += [(d, "int64") for d in target.dtypes]
+    dtypes += [(target.dtypes[0], i) for i in INTEGER_DTYPES[1:]]
+    dtypes += [("int64", target.dtypes[-1])]
+    wide = [("total_edge", "one", False)] if "float16" in target.dtypes else []
+    return [
+        _changes(with_shapes, SHAPES),
+        _changes(with_layouts, LAYOUT_PAIRS),
+        _changes(with_fills, (*FILLS, *wide)),
+        _changes(with_grad_output, GRAD_OUTPUTS),
+        _changes(with_needs, NEEDS) + _changes(with_mode, [(mode,) for mode in MODES]),
+        _changes(with_dtypes, dtypes),
+        [same_tensor],
+    ]
+
+
+def _changes(change: Callable[..., Case], options: Iterable[tuple[Any, ...]]) -> list[Change]:
+    return [functools.partial(_changed, change, option) for option in options]
+
+
+def _changed(change: Callable[..., Case], option: tuple[Any, ...], case: Case) -> Case:
+    return change(case, *option)
+
+
+def with_mode(case: Case, mode: str) -> Case:
+    return case.replace(mode=mode)
+
+
+def same_tensor(case: Case) -> Case:
+    return case.replace(target=case.input, same=True)
+
+
+def starts(target: Target) -> Iterator[Case]:
+    for reduction, dtype in itertools.product(target.reductions, target.dtypes):
+        yield plain(dtype, reduction)
+
+
+@functools.lru_cache(maxsize=8)
+def examples(target: Target) -> tuple[Case, ...]:
+    """The plain cases, and each change of them alone; every size of a tail."""
+    return tuple(distinct(target, _examples(target)))
+
+
+def _examples(target: Target) -> Iterator[Case]:
+    # First as a validation before any training: what is made then must serve a gradient too.
+    yield from (with_mode(case, "inference") for case in starts(target))
+    yield from starts(target)
+    for case in starts(target):
+        for axis in axes(target):
+            yield from (change(case) for change in axis)
+    for case in starts(target):
+        if case.input.dtype in ("float32", "float16") or len(target.dtypes) == 1:
+            for n in TAILS:
+                yield with_shapes(case, (n,), (n,))
+            first = target.reductions.index(case.reduction)
+            for n in range(40 + first, 48, len(target.reductions)):  # past an aligned address, by n
+                yield with_layouts(with_shapes(case, (n,), (n,)), "offset", "offset")
+        for n, fill in itertools.product((19, 40), ("nonfinite", "infinite", "subnormal", "spike")):
+            yield with_fills(with_shapes(case, (n,), (n,)), fill, "zero", False)
+        if case.input.dtype == "float16":  # more terms than one: the sum passes Ω, no term does
+            yield with_fills(with_shapes(case, (16,), (16,)), "total_edge", "one", False)
+        yield with_fills(with_shapes(case, (1,), (257,)), "constant", "zero", False)
+        yield with_shapes(case, (1, 3), (0, 3))
+    yield from _deep_layouts(target)
+    yield from _large_integers(target)
+
+
+def _deep_layouts(target: Target) -> Iterator[Case]:
+    """Layouts of two dimensions and more, where they are not all the same; reductions go round.
+
+    The square has equal strides in another order: transposed, it differs in nothing else. Eight
+    channels are what vectors of them are made of.
+    """
+    reductions = target.reductions
+    for i, shape in enumerate(((3, 3), (2, 3, 2, 4), (2, 3, 2, 2, 3), (2, 8, 2, 3))):
+        for k, layouts in enumerate((*LAYOUT_PAIRS, *DEEP_PAIRS), i):
+            case = plain(_usual(target), reductions[k % len(reductions)])
+            yield with_layouts(with_shapes(case, shape, shape), *layouts)
+    case = plain(_usual(target), "none")
+    for regime, layout in GRAD_OUTPUTS:
+        if layout != "contiguous":
+            yield with_grad_output(with_shapes(case, (4, 3), (4, 3)), regime, layout)
+            yield with_grad_output(with_shapes(case, (4, 1), (4, 3)), regime, layout)
+            yield with_grad_output(with_shapes(case, (2, 3, 2, 4), (2, 3, 2, 4)), regime, layout)
+
+
+def _large_integers(target: Target) -> Iterator[Case]:
+    """Past what float32 counts and what 32 bits hold; halves would overflow."""
+    for case in starts(target):
+        if case.dtype in ("float64", "float32"):
+            for kind in ("int64", "int32"):
+                mixed = with_dtypes(case, case.dtype, kind)
+                yield with_fills(mixed, "ordinary", "large", False)
+
+
+@functools.lru_cache(maxsize=8)
+def pairs(target: Target, step: int = 1) -> tuple[Case, ...]:
+    """Every pair of values of two axes once (every ``step``-th); dtype and reduction go round."""
+    return tuple(distinct(target, _pairs(target, step)))
+
+
+def _pairs(target: Target, step: int) -> Iterator[Case]:
+    both = (
+        changes
+        for one, other in itertools.combinations(axes(target), 2)
+        for changes in itertools.product(one, other)
+    )
+    around = zip(both, itertools.cycle(starts(target)), strict=False)
+    for (first, second), start in itertools.islice(around, 0, None, step):
+        yield second(first(start))
+
+
+def scale(target: Target, n: int, seed: int) -> Iterator[Case]:
+    """Large sizes: drifting sums, a spike at a telling position, gradients.
+
+    To 2^13 elements every dtype meets every filling, to 2^17 one of them, beyond it one dtype does.
+    """
+    dtypes = [d for d in ("float32", "float16", "bfloat16", "float64") if d in target.dtypes]
+    reductions = [r for r in ("mean", "sum", "none") if r in target.reductions]
+    fills = (("constant", "zero"), ("spike", "zero"), ("ordinary", "ordinary"))
+    for k, reduction in enumerate(reductions[:1] if n > 2**21 else reductions):
+        for i, dtype in enumerate(dtypes if n <= 2**17 else [dtypes[(n + k) % len(dtypes)]]):
+            case = with_shapes(plain(dtype, reduction), (n,), (n,))
+            for j in range(3) if n <= 2**13 else [(i + k) % 3]:
+                filled = reseeded(with_fills(case, *fills[j], False), seed + j)
+                if n > 2**18 or (n > 2**17 and k):
+                    filled = with_needs(filled, False, False)
+                yield from within(target, filled)
+    further = {4097: _benchmarks, 65537: _wide, 2**20 + 3: _outer}.get(n)
+    for case in further(target) if further else ():
+        yield from within(target, reseeded(case, seed))
+
+
+def _usual(target: Target) -> str:
+    """The dtype that most kernels are written for."""
+    return "float32" if "float32" in target.dtypes else target.dtypes[0]
+
+
+def _benchmarks(target: Target) -> Iterator[Case]:
+    """What benchmarks feed to kernels: ``rand`` and ``randn``. Their mean is known beforehand.
+
+    And images, which make a batch of their own.
+    """
+    shapes = ((128, 64), "uniform"), ((128, 64), "normal"), ((2, 3, 32, 32), "normal")
+    for reduction, (shape, fill) in itertools.product(target.reductions, shapes):
+        case = with_shapes(plain(_usual(target), reduction), shape, shape)
+        yield with_fills(case, fill, fill, False)
+
+
+def _outer(target: Target) -> Iterator[Case]:
+    """A column beside a row, both one number: more differences than some like to write down."""
+    for reduction in ("sum", "mean"):
+        case = with_shapes(plain(_usual(target), reduction), (1025, 1), (1, 1025))
+        yield with_needs(with_fills(case, "constant", "constant", True), False, False)
+
+
+def _wide(target: Target) -> Iterator[Case]:
+    """More rows, and longer rows, than a grid or a block has; what is last is largest.
+
+    Then operands for which many kernels have a path of their own: transposed, broadcast, of two
+    dtypes, and a transposed ``grad_output``.
+    """
+    n, usual, reductions = 65537, _usual(target), itertools.cycle(target.reductions[::-1])
+    matrix = (256, n // 256 + 1)
+    for x, y in (((n, 2),) * 2, ((2, n),) * 2, ((n, 2), (2,)), (matrix, matrix)):
+        case = with_shapes(plain(usual, next(reductions)), x, y)
+        case = with_layouts(case, "transposed", "contiguous") if x == matrix else case
+        yield with_fills(case, "last", "zero", False)
+    narrow = "bfloat16" if "bfloat16" in target.dtypes else "float16"
+    case = with_dtypes(with_shapes(plain(usual, next(reductions)), (n,), (n,)), usual, narrow)
+    yield with_fills(case, "last", "zero", False)
+    case = with_fills(with_shapes(plain(usual, "none"), matrix, matrix), "constant", "zero", False)
+    yield with_grad_output(case, "ordinary", "transposed")
+
+
+def within(target: Target, case: Case) -> Iterator[Case]:
+    """The case cut down to what the target claims, or nothing."""
+    claims = target.claims
+    if case.reduction not in target.reductions:
+        return
+    floating = {d for d in (case.input.dtype, case.target.dtype) if d in FLOAT_DTYPES}
+    if not floating <= set(target.dtypes) or case.dtype not in target.dtypes:
+        return
+    names = {f.name for f in features(case)}
+    if "broadcast" in names and "broadcast" not in claims:
+        return
+    if "empty" in names and "empty" not in claims:
+        return
+    if names & {"mixed", "integer"} and "mixed_dtype" not in claims:
+        return
+    extreme = SUBNORMAL | OVERFLOW
+    if case.dtype == "float64" and math.prod(case.shape) > RATIONAL and extreme & _regimes(case):
+        return
+    if "target_gradient" not in claims:
+        case = case.replace(needs=(case.needs[0] and not case.same, False))
+    if case.same:
+        needed = any(case.needs)
+        case = case.replace(target=case.input, needs=(needed, needed))
+        case = with_reduction(case, case.reduction)
+    yield case
+
+
+def _regimes(case: Case) -> set[str]:
+    return {o.fill.regime for o in (case.input, case.target, case.grad_output)}
+
+
+def distinct(target: Target, cases: Iterator[Case]) -> Iterator[Case]:
+    seen = set()
+    for whole in cases:
+        for case in within(target, whole):
+            if case not in seen:
+                seen.add(case)
+                yield case

@@ -1,0 +1,1 @@
+"""What is right: asks the reference, compares, names the clause and the cause."""

@@ -1,0 +1,74 @@
+"""Which clause a deviation belongs to: the simplest case that still shows it decides.
+
+A case mixes features. When its value or gradient is wrong, the plain case is run, then the case
+itself with no feature, with each one alone, and with each pair; the first of these that is wrong in
+the same way names the clause.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from conformance.cases.case import Case
+from conformance.cases.features import Feature, clause_of, features, keep_only
+from conformance.cases.plans import plain
+from conformance.judging.checks import ASPECTS, Deviation, Judgement, Where
+
+if TYPE_CHECKING:  # it imports this module
+    from conformance.judging.causes import Cause
+
+Rerun = Callable[[Case], Judgement]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A broken clause, and the case that shows it.
+
+    ``aspect``: of the deviation (see checks.py). ``status``: fail, crash or timeout. ``where``:
+    the wrong elements, where there are any. ``cause``: the likely one, where it could be told.
+    """
+
+    clause: str
+    dtype: str
+    message: str
+    case: Case | None
+    aspect: str = ""
+    status: str = "fail"
+    where: Where | None = None
+    cause: Cause | None = None
+
+
+def attribute(case: Case, deviation: Deviation, rerun: Rerun) -> Finding:
+    """The finding for a deviation on ``case``: its clause and the simplest case that shows it."""
+    if deviation.aspect not in ASPECTS:
+        return Finding(deviation.aspect, case.dtype, deviation.message, case, deviation.aspect)
+    present = features(case)
+    for kept, simpler in ((), _plain(case)), *_simpler(case, present):
+        for other in rerun(simpler).deviations:
+            if other.aspect == deviation.aspect:
+                clause = clause_of(other.aspect, simpler, kept[0] if kept else None)
+                return Finding(
+                    clause, case.dtype, other.message, simpler, other.aspect, where=other.where
+                )
+    clause = clause_of(deviation.aspect, case, present[0] if present else None)
+    return Finding(
+        clause, case.dtype, deviation.message, case, deviation.aspect, where=deviation.where
+    )
+
+
+def _plain(case: Case) -> Case:
+    """The plain case of the same dtype and reduction: its elements are known to tell."""
+    return plain(case.dtype, case.reduction).replace(needs=(True, case.needs[1]))
+
+
+def _simpler(
+    case: Case, present: tuple[Feature, ...]
+) -> Iterator[tuple[tuple[Feature, ...], Case]]:
+    for count in range(min(len(present), 3)):
+        for kept in itertools.combinations(present, count):
+            simpler = keep_only(case, kept)
+            if features(simpler) == kept:
+                yield kept, simpler

@@ -1,0 +1,518 @@
+"""Which elements a target reads, and how often: measured with tensors made for it.
+
+The value's elements are told apart by impulses: where all else is 0, what one element adds says
+whether it is lost, or counted twice. Strides are told by decoys: gaps and guards that hold numbers
+where a case's own hold NaN, so that whoever reads them betrays from where.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from conformance.cases.case import INTEGER_DTYPES, Case, Operand
+from conformance.cases.layouts import place
+from conformance.cases.plans import with_shapes
+from conformance.cases.values import FORMAT_OF
+from conformance.judging.causes.cause import Cause
+from conformance.judging.causes.trials import Subject, Trial, trial
+from conformance.observer.observation import call
+from conformance.observer.tensors import DTYPES, to_numpy
+from reference import mse
+from reference.formats import Floats
+
+Indices = NDArray[np.int64]
+FEW = 200  # elements: of larger tensors only some are tried
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for tensors made by hand; None where it was no tensor of the right shape."""
+
+    value: Floats | None
+    gradient: Floats | None = None
+
+
+def run(
+    subject: Subject, case: Case, x: Floats, y: Floats, g: Floats | None = None, wrt: str = ""
+) -> Answer:
+    """Call the target on buffers ``x`` and ``y``, laid out as the case's operands.
+
+    ``g``: the buffer of ``grad_output``; ``wrt``: whose gradient is asked for.
+    """
+    with subject.calling(case):
+        tensors = [
+            _tensor(line, operand, subject.runner.device)
+            for line, operand in ((x, case.input), (y, case.target))
+        ]
+        for tensor, need in zip(tensors, case.needs, strict=True):
+            if need:
+                tensor.requires_grad_()
+        result = call(subject.target, tensors[0], tensors[1], case.reduction)
+        if not isinstance(result, torch.Tensor):
+            return Answer(None)
+        value = to_numpy(result)
+        if g is None or not result.requires_grad:
+            return Answer(value)
+        like = case.grad_output.replace(shape=tuple(result.shape))
+        g_tensor = _tensor(g, like, subject.runner.device).to(result.dtype)
+        leaf = tensors[wrt == "target"]
+        (gradient,) = torch.autograd.grad(result, leaf, g_tensor, allow_unused=True)
+        return Answer(value, None if gradient is None else to_numpy(gradient))
+
+
+def _tensor(line: Floats, operand: Operand, device: str) -> torch.Tensor:
+    buffer = torch.from_numpy(line.copy()).to(DTYPES[operand.dtype]).to(device)
+    spot = place(operand.layout, operand.shape)
+    return buffer.as_strided(operand.shape, spot.strides, spot.offset)
+
+
+@functools.lru_cache(maxsize=64)
+def length(operand: Operand) -> int:
+    return place(operand.layout, operand.shape).length
+
+
+@functools.lru_cache(maxsize=16)
+def positions(operand: Operand) -> Indices:
+    """Where in its buffer each element lies, of the operand's shape."""
+    spot = place(operand.layout, operand.shape)
+    index = np.full(operand.shape, spot.offset, np.int64)
+    for k, step in enumerate(spot.strides):
+        shape = [1] * len(operand.shape)
+        shape[k] = -1
+        index = index + step * np.arange(operand.shape[k]).reshape(shape)
+    return index
+
+
+# --- strides: who reads where
+
+
+def readers(operand: Operand, other: Operand) -> Iterator[tuple[str, str, Indices]]:
+    """Ways to read an operand's elements: id of the cause, in words, and the positions.
+
+    The right one comes first, and has no words; none comes twice.
+    """
+    known: list[Indices] = []
+    for id, text, index in _readers(operand, other):
+        if not any(np.array_equal(index, other) for other in known):
+            known.append(index)
+            yield id, text, index
+
+
+def _readers(operand: Operand, other: Operand) -> Iterator[tuple[str, str, Indices]]:
+    spot, shape = place(operand.layout, operand.shape), operand.shape
+    right = positions(operand)
+    dense = np.arange(operand.size).reshape(shape)
+    yield "", "", right
+    for width in (1, 2, 4, 8, 16, 32):
+        moved = spot.offset % width if width > 1 else spot.offset
+        if moved:
+            text = "from the storage's start" if width == 1 else f"from a multiple of {width}"
+            yield "offset_ignored", f"{text}, whatever the offset", right - moved
+    yield (
+        "strides_ignored",
+        "as if its elements lay one after the other, from the first on",
+        spot.offset + dense,
+    )
+    yield "strides_ignored", "as if they lay side by side, from the storage's start", dense
+    order = sorted(range(len(shape)), key=lambda k: spot.strides[k], reverse=True)
+    yield "strides_ignored", "in the order of memory", right.transpose(order).reshape(shape)
+    if shape:
+        inner = spot.strides[-1] * np.arange(operand.size).reshape(shape) + spot.offset
+        yield "strides_ignored", "all at the last dimension's stride", inner
+        for text, strides in (
+            ("with 1 for the last dimension's stride", (*spot.strides[:-1], 1)),
+            ("with rows that have no gap between them", (*_dense(shape, spot.strides[-1]),)),
+        ):
+            yield "strides_ignored", text, _strided(shape, strides, spot.offset)
+    if other.shape == shape:
+        strides = place(other.layout, shape).strides
+        yield (
+            "strides_ignored",
+            "with the other operand's strides",
+            _strided(shape, strides, spot.offset),
+        )
+
+
+def _dense(shape: Sequence[int], step: int) -> list[int]:
+    strides = [step] * len(shape)
+    for k in range(len(shape) - 2, -1, -1):
+        strides[k] = strides[k + 1] * shape[k + 1]
+    return strides
+
+
+def _strided(shape: Sequence[int], strides: Sequence[int], offset: int) -> Indices:
+    index = np.full(shape, offset, np.int64)
+    for k, step in enumerate(strides):
+        along = [1] * len(shape)
+        along[k] = -1
+        index = index + step * np.arange(shape[k]).reshape(along)
+    return index
+
+
+def grad_output_cause(subject: Subject, first: Trial) -> Cause | None:
+    """Decoys around ``grad_output``: from where does backward read it?"""
+    layout = first.case.grad_output.layout
+    if first.is_value or layout == "contiguous" or first.reduction != "none":
+        return None
+    if first.case.input.shape != first.case.target.shape or first.n > 4096 or first.case.same:
+        return None
+    found: dict[str, str] | None = None
+    for salt in (1, 2, 3):
+        case = _telling(first.case, salt)
+        operand = case.grad_output.replace(shape=case.shape, dtype=case.dtype)
+        random = np.random.Generator(np.random.PCG64(salt))
+        g = random.integers(1, 12, length(operand)).astype(np.float64)
+        x, y = np.zeros(length(case.input)), np.zeros(length(case.target))
+        x[positions(case.input)] = 1.0
+        got = run(subject, case, x, y, g, first.aspect.partition(".")[2]).gradient
+        if got is None:
+            return None
+        ways = {
+            f"{id}|{text}": text
+            for id, text, index in readers(operand, operand)
+            if _inside(index, g) and _near(got, first.sign * 2 * g[index], case)
+        }
+        if "|" in ways:
+            return None
+        same = ways.keys() if found is None else found.keys() & ways.keys()
+        found = {key: ways[key] for key in same}
+    ids = {key.split("|")[0] for key in found or {}}
+    if not found or len(ids) > 1:
+        return None
+    id = {"strides_ignored": "dense_grad_output"}.get(*ids, *ids)
+    return Cause(id, f"Backward reads grad_output {next(iter(found.values()))}.")
+
+
+def has_layout(case: Case) -> bool:
+    return (case.input.layout, case.target.layout) != ("contiguous", "contiguous")
+
+
+def strides_cause(subject: Subject, first: Trial) -> Cause | None:
+    """Decoys in every gap: from where does the target read?"""
+    case = first.case
+    if not has_layout(case) or not 0 < first.n <= 4096 or case.same:
+        return None
+    found: dict[str, str] | None = None
+    for salt in (1, 2, 3):
+        grown = _telling(case, salt)
+        if not subject.allows(grown):
+            continue
+        matching = _readings(subject, grown, first.aspect, salt)
+        if matching is None:
+            return None
+        same = matching.keys() if found is None else found.keys() & matching.keys()
+        found = {key: matching[key] for key in same}
+    ids = {key.split("|")[0] for key in found or {}}
+    if not found or len(ids) > 1:
+        return None
+    return Cause(ids.pop(), next(iter(found.values())))
+
+
+def _telling(case: Case, salt: int) -> Case:
+    """The case in a shape in which its layout matters."""
+
+    def at_least(shape: tuple[int, ...]) -> tuple[int, ...]:
+        sizes = tuple(n + (salt - 1) if n > 1 else n for n in shape)
+        if all(n == 1 for n in sizes) and sizes and case.input.shape == case.target.shape:
+            sizes = tuple(2 + salt for _ in sizes)
+        return sizes
+
+    return with_shapes(case, at_least(case.input.shape), at_least(case.target.shape))
+
+
+def _readings(subject: Subject, case: Case, aspect: str, salt: int) -> dict[str, str] | None:
+    """Which ways to read explain the answer; None where reading rightly does."""
+    random = np.random.Generator(np.random.PCG64(salt))
+    sizes = length(case.input), length(case.target)
+    x, y = (random.integers(1, 12, size).astype(np.float64) for size in sizes)
+    if case.dtype in INTEGER_DTYPES:
+        return None
+    g = np.ones(length(case.grad_output.replace(shape=_result_shape(case))))
+    answer = run(subject, case, x, y, g if aspect != "value" else None, aspect.partition(".")[2])
+    got = answer.value if aspect == "value" else answer.gradient
+    if got is None:
+        return {}
+    found: dict[str, str] = {}
+    for cause, text, values in _predicted(case, aspect, x, y):
+        if _near(got, values, case):
+            if not cause:
+                return None
+            found.setdefault(f"{cause}|{text}", text)
+    return found
+
+
+def _result_shape(case: Case) -> tuple[int, ...]:
+    return case.shape if case.reduction == "none" else ()
+
+
+def _predicted(case: Case, aspect: str, x: Floats, y: Floats) -> Iterator[tuple[str, str, Floats]]:
+    both = list(readers(case.input, case.target)), list(readers(case.target, case.input))
+    for a_id, a_text, a in both[0]:
+        for b_id, b_text, b in both[1]:
+            if (a_id and b_id and a_text != b_text) or not _inside(a, x) or not _inside(b, y):
+                continue
+            d = x[a] - y[b]
+            who = "Each operand" if a_id and b_id else "The input" if a_id else "The target"
+            text = f"{who} is read {a_text or b_text}."
+            yield a_id or b_id, text, _result(case, aspect, d)
+    d = x[positions(case.input)] - y[positions(case.target)]
+    if aspect == "value" and case.reduction == "none" and case.input.shape == case.shape:
+        spot = place(case.input.layout, case.shape)
+        order = sorted(range(len(case.shape)), key=lambda k: spot.strides[k], reverse=True)
+        squares = (d * d).reshape([case.shape[k] for k in order]).transpose(np.argsort(order))
+        text = "The result is written in order of dimensions, into memory laid out as the input."
+        yield "strides_ignored", text, squares
+
+
+def _inside(index: Indices, line: Floats) -> bool:
+    return bool(index.min() >= 0 and index.max() < len(line))
+
+
+def _result(case: Case, aspect: str, d: Floats) -> Floats:
+    n = max(math.prod(case.shape), 1)
+    if aspect == "value":
+        squares = d * d
+        if case.reduction == "none":
+            return squares
+        return np.asarray(squares.sum() / (n if case.reduction == "mean" else 1))
+    sign = -1.0 if aspect == "gradient.target" else 1.0
+    operand = case.target if sign < 0 else case.input
+    scale = 2 / n if case.reduction == "mean" else 2.0
+    return np.asarray(sign * scale * mse.unbroadcast(d, operand.shape))
+
+
+def _near(got: Floats, values: Floats, case: Case) -> bool:
+    if got.shape != values.shape:
+        return False
+    few = 8 * FORMAT_OF[case.dtype].u
+    return bool(np.allclose(got, values, rtol=few, atol=few))
+
+
+# --- elements: which are counted, and how often
+
+
+def elements_cause(subject: Subject, trials: Sequence[Trial]) -> Cause | None:
+    """Lost elements, elements that count twice, lanes past the end; measured at several sizes."""
+    first = trials[0]
+    if first.n == 0 or first.case.same:
+        return None
+    if first.is_value:
+        past = past_end(subject, first)
+        if past is not None:
+            return past
+    described: list[tuple[Trial, str, int]] = []
+    some = False
+    for t in [*trials, *_longer(subject, first)] if first.n < 4096 else trials[:4]:
+        counted = _counted(subject, t)
+        if counted is None:
+            return None
+        where, times = counted
+        some = some or bool(np.any(times > 0.5))
+        kind, k = _pattern(where, times, t.fmt.u)
+        if len(where) == t.n and kind != "wrong_index":
+            weights = np.ones(t.n)
+            weights[where] = times
+            if not _explains(t, weights):
+                return None
+        described.append((t, kind, k))
+    odd = [(t, kind, k) for t, kind, k in described if kind]
+    kinds = {kind for _, kind, _ in odd}
+    if len(odd) < 2 or not described[0][1] or not some:
+        return None
+    kind = described[0][1]
+    kept = [(t.n, k if kind else t.n) for t, kind, k in described]
+    if kind == "lost_tail" and not any(k for _, _, k in odd) and not _rules(kept):
+        return None  # nothing comes back at all: that says nothing of a tail
+    if kinds - {kind} and kind in ("lost_tail", "lost_elements"):
+        kind = "lost_elements" if kinds <= {"lost_tail", "lost_elements"} else kind
+    elif kinds - {kind}:
+        return None
+    return Cause(kind, _sentence(kind, odd, described))
+
+
+def _longer(subject: Subject, first: Trial) -> Iterator[Trial]:
+    """One more trial, longer than most vectors."""
+    case = first.case
+    if case.shape and case.input.shape == case.target.shape and first.n < 67:
+        shape = (*case.shape[:-1], 67)
+        longer = with_shapes(case, shape, shape)
+        if subject.allows(longer):
+            yield trial(subject, longer, first.aspect)
+
+
+def _explains(t: Trial, weights: Floats) -> bool:
+    """Whether the trial's own answer is what these weights of its elements give."""
+    weight = weights.reshape(t.shape)
+    with np.errstate(all="ignore"):
+        if t.is_value:
+            return t.matches(t.reduce(np.broadcast_to(t.d * t.d, t.shape) * weight))
+        terms = t.scale * t.d * t.g * weight
+        return t.matches(t.fold(terms), t.magnitude)
+
+
+def _counted(subject: Subject, t: Trial) -> tuple[Indices, Floats] | None:
+    """Indices (flat, over the broadcast shape) and how often each is counted."""
+    case = t.case
+    if not t.is_value or t.reduction == "none":
+        x = np.zeros(length(case.input))
+        x[positions(case.input)] = 4.0
+        y = np.zeros(length(case.target))
+        g_shape = case.shape if case.reduction == "none" else ()
+        g = np.ones(length(case.grad_output.replace(shape=g_shape)))
+        if not t.is_value and case.input.shape != case.target.shape:
+            return None
+        answer = run(subject, case, x, y, None if t.is_value else g, t.aspect.partition(".")[2])
+        got = answer.value if t.is_value else answer.gradient
+        unit = 16.0 if t.is_value else t.sign * t.scale * 4.0
+        if got is None or got.shape != t.shape or not np.isfinite(got).all():
+            return None
+        return np.arange(t.n), got.reshape(-1) / unit
+    result = None
+    for name, operand in (("input", case.input), ("target", case.target)):
+        if operand.shape != case.shape or operand.layout in ("expanded", "overlapping"):
+            continue
+        tried = _indices(t.n)
+        times = [_impulse(subject, t, name, int(k)) for k in tried]
+        found = [m for m in times if m is not None]
+        if len(found) < len(times):
+            return None
+        edge = _edge(subject, t, name, tried, found)
+        result = np.array([*tried, *edge], np.int64), np.array([*found, *edge.values()])
+        if not all(map(_once, result[1])):
+            return result
+    return result
+
+
+def _indices(n: int) -> Sequence[int]:
+    if n <= FEW:
+        return range(n)
+    near = [2**k + j for k in range(2, n.bit_length()) for j in (-1, 0)]
+    return sorted({k for k in (*range(20), *near, *range(n - 20, n), n // 2, n // 3) if k < n})
+
+
+def _impulse(subject: Subject, t: Trial, name: str, k: int) -> float | None:
+    """How often element ``k`` of an operand is counted."""
+    case = t.case
+    x, y = np.zeros(length(case.input)), np.zeros(length(case.target))
+    line, operand = (x, case.input) if name == "input" else (y, case.target)
+    line[positions(operand).reshape(-1)[k]] = 16.0
+    got = run(subject, case, x, y).value
+    if got is None or got.shape != () or not np.isfinite(got):
+        return None
+    return float(got) / 256 * (t.n if t.reduction == "mean" else 1)
+
+
+def _edge(
+    subject: Subject, t: Trial, name: str, tried: Sequence[int], times: list[float]
+) -> dict[int, float]:
+    """Where, of two neighbours that were tried, one is counted once and the other not: between."""
+    found: dict[int, float] = {}
+    for j in range(1, len(tried)):
+        low, high = tried[j - 1], tried[j]
+        a, b = times[j - 1], times[j]
+        while high - low > 1 and _once(a) != _once(b):
+            middle = (low + high) // 2
+            m = _impulse(subject, t, name, middle)
+            if m is None:
+                break
+            found[middle] = m
+            low, high, a, b = (middle, high, m, b) if _once(m) == _once(a) else (low, middle, a, m)
+        if len(found) > 60:
+            break
+    return found
+
+
+def _once(times: float) -> bool:
+    return abs(times - 1) < 0.2
+
+
+def _pattern(where: Indices, times: Floats, u: float) -> tuple[str, int]:
+    """The kind of defect, and the first index that has it."""
+    order = np.argsort(where)
+    where, times = where[order], times[order]
+    whole = np.rint(times)
+    lost, more = whole == 0, whole > 1
+    if np.abs(times - whole).max() > 8 * u or whole.min() < 0 or whole.max() > 4:
+        return "", -1
+    if lost.any() and more.any():  # where none counts once, it is a sample that is scaled up
+        return ("wrong_index", int(where[lost][0])) if (whole == 1).any() else ("", -1)
+    if more.any():
+        return ("counted_twice", int(where[more][0])) if (whole == 1).any() else ("", -1)
+    if not lost.any():
+        return "", -1
+    k = int(where[lost][0])
+    return ("lost_tail" if lost[where >= k].all() else "lost_elements"), k
+
+
+def _sentence(
+    kind: str, odd: Sequence[tuple[Trial, str, int]], every: Sequence[tuple[Trial, str, int]]
+) -> str:
+    t, _, k = max(odd, key=lambda o: (o[2] > 0, o[0].n))
+    if kind == "lost_tail":
+        rule = _rule([(t.n, k if kind else t.n) for t, kind, k in every])
+        return f"Elements from index {k} on are lost (of {t.n}){rule}."
+    if kind == "lost_elements":
+        return f"Elements are lost: of {t.n} the one at index {k} is the first that does not count."
+    if kind == "counted_twice":
+        return f"Elements are counted twice: of {t.n} the one at index {k} is the first."
+    return f"Of {t.n} elements the one at index {k} does not count, and another one does twice."
+
+
+def _rule(kept: Sequence[tuple[int, int]]) -> str:
+    """How many of n elements are kept, where one rule says it."""
+    fitting = _rules(kept)
+    if not fitting and len({k for n, k in kept if k < n}) == 1:
+        return ": it stops there, whatever the size"
+    return fitting[0] if len(fitting) == 1 else ""
+
+
+def _rules(kept: Sequence[tuple[int, int]]) -> list[str]:
+    """The rules, in words, by which k of n elements are kept."""
+    rules: list[tuple[str, Callable[[int], int]]] = [
+        (": the last one of any number", lambda n: n - 1),
+    ]
+    for m in (2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096):
+        text = f": the tail past the last whole group of {m}"
+        rules.append((text, lambda n, m=m: n - n % m))  # type: ignore[misc]
+    return [text for text, rule in rules if all(rule(n) == k for n, k in kept)]
+
+
+def past_end(subject: Subject, first: Trial) -> Cause | None:
+    """Zeros everywhere, and numbers behind the end: what is there should not count."""
+    case = first.case
+    if case.input.shape != case.target.shape or case.reduction == "none" or not case.input.shape:
+        return None
+    contiguous = Operand((1,), case.input.dtype), Operand((1,), case.target.dtype)
+    seen: dict[float, list[tuple[int, float]]] = {0.0: [], 4.0: []}
+    for n in (1, 2, 3, 5, 6, 8, 16, 33, 64):
+        sized = case.replace(
+            input=contiguous[0].replace(shape=(n,)), target=contiguous[1].replace(shape=(n,))
+        )
+        for behind, pairs in seen.items():
+            x = np.zeros(length(sized.input))
+            x[n:] = behind
+            got = run(subject, sized, x, np.zeros(length(sized.target))).value
+            if got is None or got.shape != () or not np.isfinite(got):
+                return None
+            pairs.append((n, float(got) * (n if case.reduction == "mean" else 1)))
+    for behind, pairs in seen.items():
+        if all(v == 0 for _, v in pairs):
+            continue
+        for width in (2, 4, 8, 16, 32, 64, 128, 256):
+            for most in (width, 1):  # lanes that add something, each of them or one
+                counted = [(min(-n % width, most), v) for n, v in pairs]
+                unit = next((v / count for count, v in counted if count), 0.0)
+                if unit and all(
+                    math.isclose(v, unit * count, rel_tol=0.02) for count, v in counted
+                ):
+                    text = f"Lanes past the end count, up to a whole vector of {width}"
+                    tail = "with what lies behind the tensor" if behind else "though they are empty"
+                    return Cause("past_end", f"{text}, {tail}.")
+    return None

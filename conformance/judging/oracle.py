@@ -1,0 +1,103 @@
+"""Ask the reference what is permitted for a case."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from conformance.cases.case import FLOAT_DTYPES, Case, Operand, promote
+from conformance.cases.values import FORMAT_OF, elements
+from reference import mse
+from reference.enclosure import (
+    Enclosure,
+    PermittedSet,
+    concatenate,
+    enclosed,
+    needs_rationals,
+)
+
+CHUNK = 4096  # elements: the many temporaries of a gradient then stay in the processor's cache
+
+
+def result_dtypes(case: Case) -> tuple[str, ...]:
+    """The dtypes that the result may have, the builtin's first.
+
+    The builtin broadcasts before it promotes, so dimensions play no part; ``x - y`` lets an operand
+    with dimensions outweigh a 0-d one of its category (clause ``dtypes.scalar``, a ``should``).
+    """
+    x, y = case.input, case.target
+    both = promote(x.dtype, y.dtype)
+    if bool(x.shape) == bool(y.shape):
+        return (both,)
+    outer = x.dtype if x.shape else y.dtype
+    return (both, outer) if outer in FLOAT_DTYPES and outer != both else (both,)
+
+
+def permitted_value(case: Case, dtype: str) -> PermittedSet:
+    """What the loss may be, if its dtype is ``dtype``."""
+    x, y = case.input, case.target
+    exact = needs_rationals(FORMAT_OF[dtype], elements(x), elements(y))
+    d = _difference(x, y, dtype, exact)
+    return mse.permitted_loss(d, case.reduction)
+
+
+def permitted_gradient(
+    case: Case, dtype: str, operand: str, orders: int | None = None
+) -> PermittedSet:
+    """What the gradient of ``operand`` may be, if the result's dtype is ``dtype``.
+
+    ``orders``: only so many of the permitted orders of operations: a subset, which costs less.
+    """
+    g = case.grad_output.replace(shape=case.shape if case.reduction == "none" else (), dtype=dtype)
+    gradient = _gradient(case.input, case.target, case.reduction, g, dtype, orders)
+    wanted: Operand = getattr(case, operand)
+    if operand == "target":
+        gradient = -gradient
+    return mse.permitted_gradient(gradient, wanted.shape, FORMAT_OF[wanted.dtype])
+
+
+def permitted_with_factor(case: Case, dtype: str, operand: str) -> PermittedSet | None:
+    """The same where ``grad_output`` is a factor of the sum; None where that makes no difference.
+
+    It does where that is one number which is not finite, and the operand is broadcast.
+    """
+    x, y, g = case.input, case.target, case.grad_output.replace(shape=(), dtype=dtype)
+    wanted: Operand = getattr(case, operand)
+    if case.reduction == "none" or not wanted.size or wanted.shape == case.shape:
+        return None
+    if np.isfinite(elements(g)):
+        return None
+    exact = needs_rationals(FORMAT_OF[dtype], *map(elements, (x, y, g)))
+    d, c = _difference(x, y, dtype, exact), _enclosure(g, dtype, exact)
+    signed = -d if operand == "target" else d
+    return mse.permitted_with_factor(signed, c, wanted.shape, FORMAT_OF[wanted.dtype])
+
+
+@functools.lru_cache(maxsize=8)
+def _gradient(
+    x: Operand, y: Operand, reduction: str, g: Operand, dtype: str, orders: int | None
+) -> Enclosure:
+    exact = needs_rationals(FORMAT_OF[dtype], *map(elements, (x, y, g)))
+    d, c = _difference(x, y, dtype, exact), _enclosure(g, dtype, exact)
+    shape, n = d.shape, d.size
+    if n <= CHUNK:
+        return mse.vjp(d, c, reduction, orders=orders)
+    d = d.reshape((n,))
+    c = c.reshape((n,)) if c.shape else c
+    parts = []
+    for start in range(0, n, CHUNK):
+        part = slice(start, start + CHUNK)
+        parts.append(mse.vjp(d[part], c[part] if c.shape else c, reduction, shape, orders))
+    return concatenate(parts).reshape(shape)
+
+
+@functools.lru_cache(maxsize=2)
+def _difference(x: Operand, y: Operand, dtype: str, exact: bool) -> Enclosure:
+    """x − y, for the loss and the gradient, and for one reduction after the other."""
+    return _enclosure(x, dtype, exact) - _enclosure(y, dtype, exact)
+
+
+@functools.lru_cache(maxsize=16)
+def _enclosure(operand: Operand, dtype: str, exact: bool) -> Enclosure:
+    return enclosed(FORMAT_OF[dtype], elements(operand), exact)

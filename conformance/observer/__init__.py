@@ -1,0 +1,1 @@
+"""Beside the target: makes tensors, calls, writes down what it saw."""

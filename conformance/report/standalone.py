@@ -1,0 +1,162 @@
+"""What the scripts of failures have in common: it is copied into them (see scripts.py)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from conformance.judging.checks import number
+
+# For each element, what is permitted: from … to …, or nan
+Permitted = dict[tuple[int, ...], list[tuple[float, float]]]
+
+
+def compare(what: str, got: torch.Tensor, permitted: Permitted) -> list[str]:
+    """A line for each element that is not as permitted."""
+    wrong = []
+    for at, intervals in permitted.items():
+        v = float(got.detach()[at])
+        if not any(low <= v <= high or (v != v and low != low) for low, high in intervals):
+            texts = [
+                f"{number(low)} to {number(high)}" if low < high else number(low)
+                for low, high in intervals
+            ]
+            wrong.append(f"{what}{list(at) or ''} is {number(v)}, permitted: {' or '.join(texts)}")
+    return wrong
+
+
+def unchanged(memory: torch.Tensor, before: torch.Tensor) -> bool:
+    """Whether the bits are as they were."""
+    return memory.detach().view(torch.uint8).equal(before.view(torch.uint8))
+
+
+def laid_out(
+    values: Any, length: int, strides: tuple[int, ...], offset: int, gap: float
+) -> torch.Tensor:
+    """A line of ``length`` elements with ``values`` laid into it; what lies between is ``gap``."""
+    line = np.full(length, gap)
+    steps = tuple(8 * s for s in strides)
+    np.lib.stride_tricks.as_strided(line[offset:], values.shape, steps)[...] = values
+    return torch.from_numpy(line)
+
+
+def find(name: str) -> SimpleNamespace:
+    """The loss, and a factory of modules, at ``module:attribute`` or ``file.py:attribute``."""
+    place, _, attribute = (name, "", "") if name.endswith(".py") else name.rpartition(":")
+    if place.endswith(".py"):
+        sys.path.insert(0, os.path.dirname(os.path.abspath(place)))
+        origin: Any = importlib.util.spec_from_file_location("loss_in_a_file", place)
+        module = sys.modules[origin.name] = importlib.util.module_from_spec(origin)
+        origin.loader.exec_module(module)
+    else:
+        sys.path.insert(0, os.getcwd())
+        module = importlib.import_module(place)
+    found: Any = module
+    for part in attribute.split(".") if attribute else ():
+        found = getattr(found, part)
+    if not attribute:  # the one Target of a file
+        (found,) = {v for v in vars(module).values() if type(v).__name__ == "Target"}
+    if type(found).__name__ == "Target":
+        if found.prepare:
+            found.prepare()
+        return SimpleNamespace(loss=with_reduction(found.loss), module=found.module)
+    chosen = has_reduction(found)
+    if isinstance(found, type) and issubclass(found, torch.nn.Module):
+        made = found if chosen else lambda reduction: found()
+        return SimpleNamespace(
+            loss=lambda x, y, reduction="mean": made(reduction=reduction)(x, y), module=made
+        )
+    return SimpleNamespace(
+        loss=with_reduction(found),
+        module=(lambda reduction: found) if isinstance(found, torch.nn.Module) else None,
+    )
+
+
+def with_reduction(loss: Any) -> Any:
+    """The loss; where it takes no ``reduction``, one that leaves it out."""
+    return loss if has_reduction(loss) else lambda x, y, reduction="mean": loss(x, y)
+
+
+def has_reduction(function: Any) -> bool:
+    """Whether it can be called with ``reduction=``."""
+    if hasattr(getattr(function, "__self__", None), "backward"):
+        return False  # the apply of a torch.autograd.Function
+    if getattr(function, "__init__", None) is torch.nn.Module.__init__:
+        return False
+    if hasattr(function, "schema"):  # TorchScript
+        return any(a.name == "reduction" for a in function.schema.arguments)
+    try:
+        own = inspect.signature(function, follow_wrapped=False).parameters.values()
+        inner = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    named = any(p.name == "reduction" for p in (*own, *inner))
+    return named or any(p.kind is p.VAR_KEYWORD for p in inner)
+
+
+def run(
+    deviations: Callable[[SimpleNamespace, int, int], Iterable[str]],
+    loss: str,
+    attempts: int,
+    histories: int = 1,
+    unable: tuple[type[Exception], ...] = (),
+) -> int:
+    """The exit status; says what deviates. ``attempts``: some losses are right now and then.
+
+    ``histories``: 2 where other calls may come first. Some losses are wrong only without such
+    calls and some only after them, so each history has a process of its own.
+    """
+    for history in range(1, histories) if hasattr(os, "fork") else ():
+        process = os.fork()
+        if not process:
+            status = one_history(deviations, loss, attempts, history, unable)
+            sys.stdout.flush()
+            os._exit(status)
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if status:
+            return status if status > 0 else 128 - status
+    status = one_history(deviations, loss, attempts, 0, unable)
+    if not status:
+        print("as permitted")
+    return status
+
+
+def one_history(
+    deviations: Callable[[SimpleNamespace, int, int], Iterable[str]],
+    loss: str,
+    attempts: int,
+    history: int,
+    unable: tuple[type[Exception], ...],
+) -> int:
+    """The exit status with, or without, other calls before each attempt."""
+    name = sys.argv[1] if len(sys.argv) > 1 else loss
+    try:
+        target = find(name)
+    except Exception as error:
+        print(f"cannot import the loss {name!r}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    wrong: list[str] = []
+    try:
+        for attempt in range(attempts):
+            earlier = 1 + attempt % 2 if history else 0
+            wrong = wrong or list(deviations(target, attempt, earlier))
+    except unable as reason:
+        print(f"cannot run here: {reason}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        wrong = [f"raised {type(error).__name__}: {error}"]
+    if wrong:
+        print("\n".join(wrong))
+    return 1 if wrong else 0

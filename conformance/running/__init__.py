@@ -1,0 +1,1 @@
+"""Carries a run: processes, shards, limits."""

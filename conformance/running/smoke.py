@@ -1,0 +1,77 @@
+"""Is the adapter itself right? A few plain calls, and what is wrong with it in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from conformance.cases.case import FLOAT_DTYPES, Case
+from conformance.cases.plans import plain
+from conformance.judging.oracle import permitted_value
+from conformance.observer.observation import call
+from conformance.observer.tensors import make, to_numpy
+from conformance.running.shards import Session, settled
+
+
+def smoke(session: Session) -> list[str]:
+    """What is wrong with the plainest calls that the target claims; empty where nothing is.
+
+    One line for each dtype and reduction, with the likely mistake of the adapter where the result
+    tells which one it is.
+    """
+    with settled():
+        return list(_problems(session))
+
+
+def _problems(session: Session) -> Iterator[str]:
+    target = session.target
+    for dtype in (d for d in FLOAT_DTYPES if d in target.dtypes):
+        for reduction in target.reductions:
+            case = plain(dtype, reduction).replace(needs=(True, "target_gradient" in target.claims))
+            deviations = session.run(case).deviations
+            if deviations:
+                hint = _hint(session, case, deviations[0].message)
+                yield f"{dtype} {reduction}: {deviations[0].message}{hint}"
+    if "module" in target.claims:
+        yield from _module_problems(session)
+
+
+def _hint(session: Session, case: Case, message: str) -> str:
+    """What the author has probably overlooked; empty where the result does not tell."""
+    if message.startswith("returned tuple"):
+        return " — return the loss alone, not a tuple"
+    if message.startswith("returned "):
+        return " — return a torch.Tensor"
+    if "unexpected keyword" in message and "reduction" in message:
+        return f" — take `reduction`, or claim reductions=({case.reduction!r},) and ignore it"
+    if message.startswith("raised "):
+        return f" — if it does not support {case.dtype} or {case.reduction!r}, do not claim it"
+    for other in ("none", "sum", "mean"):
+        if other != case.reduction and _is_value(session, case, case.replace(reduction=other)):
+            return f" — this is the {other}: does the adapter hand `reduction` on?"
+    if "no gradient for target (None)" in message:
+        return " — if there is no gradient for target, do not claim target_gradient"
+    return ""
+
+
+def _is_value(session: Session, case: Case, other: Case) -> bool:
+    """Whether the result for ``case`` is what ``other`` asks for."""
+    operands = [make(o, session.device).tensor for o in (case.input, case.target)]
+    result = call(session.target, operands[0], operands[1], case.reduction)
+    if tuple(result.shape) != (other.shape if other.reduction == "none" else ()):
+        return False
+    return bool(permitted_value(other, other.dtype).contains(to_numpy(result)).all())
+
+
+def _module_problems(session: Session) -> Iterator[str]:
+    factory = session.target.module
+    assert factory is not None, "a target that claims module has one"
+    for reduction in session.target.reductions:
+        try:
+            made = factory(reduction=reduction)
+        except Exception as error:
+            yield f"module(reduction={reduction!r}) raised {type(error).__name__}: {error}"
+            continue
+        if not isinstance(made, torch.nn.Module):
+            yield f"module(reduction={reduction!r}) is a {type(made).__name__}, not an nn.Module"

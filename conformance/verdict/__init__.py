@@ -1,0 +1,1 @@
+"""The verdict as data, its waivers, and the gate that accepts it."""

@@ -1,0 +1,85 @@
+"""The clause that tells a defect: that of the simplest case which shows it, and no other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from torch import Tensor
+
+from conformance.cases.case import Case, Operand
+from conformance.cases.features import FEATURES, features, keep_only
+from conformance.cases.layouts import place
+from conformance.cases.plans import plan
+from conformance.cases.profiles import PROFILES
+from conformance.judging.merging import merged
+from conformance.running.shards import Session, run_shard
+from targets import Target
+from tests.mutants.mutant import EAGER, Loss, Pair, by_gradients, memory, right, right_gradients
+
+
+def grad_output_strides(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Pair:
+    dense = g if 0 in g.stride() or g.is_contiguous() else memory(g)
+    return right_gradients(x, y, dense, scale)
+
+
+def past_33(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Pair:
+    first, second = right_gradients(x, y, g, scale)
+    return (2 * first if first.numel() > 33 else first), second
+
+
+def broadcast_halved(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    result = right(x, y, reduction)
+    return result / 2 if x.shape != y.shape else result
+
+
+def strided_halved(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    result = right(x, y, reduction)
+    return result if x.is_contiguous() and y.is_contiguous() else result / 2
+
+
+def of_views_only(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    return right(x if x._is_view() else x.detach(), y, reduction)
+
+
+@pytest.mark.parametrize(
+    ("loss", "clauses"),
+    [
+        (by_gradients(grad_output_strides), {"grad_output.layout"}),
+        (by_gradients(past_33), {"gradient.size"}),
+        (broadcast_halved, {"broadcasting.value", "broadcasting.gradient"}),
+        (strided_halved, {"layout.value", "layout.gradient"}),
+        (of_views_only, {"gradient.input"}),
+    ],
+    ids=lambda x: getattr(x, "__name__", None),
+)
+def test_a_defect_is_told_by_its_own_clauses(loss: Loss, clauses: set[str]) -> None:
+    target = Target("mine", loss, EAGER - {"mixed_dtype"}, dtypes=("float32",))
+    quick = PROFILES["quick"]
+    shards = [s for s in plan(target, quick) if s.phase in ("examples", "pairs")]
+    session = Session(target, "cpu", 0)
+    found = merged([run_shard(session, shard, quick) for shard in shards]).findings.values()
+    assert {finding.clause for finding in found} == clauses
+
+
+SHAPES = [((7, 11), (11,)), ((2, 9, 1), (9, 8)), ((3,) * 4, (3, 1, 3, 3)), ((2,) * 7, (2,) * 7)]
+
+
+@pytest.mark.parametrize(("x", "y"), SHAPES)
+def test_what_is_large_becomes_small_and_is_broadcast_as_before(
+    x: tuple[int, ...], y: tuple[int, ...]
+) -> None:
+    case = Case(Operand(x), Operand(y), "mean")
+    assert "size" in {f.name for f in features(case)}
+    others = tuple(f for f in FEATURES if f.name != "size")
+    simpler = keep_only(case, others)
+    assert (len(simpler.input.shape), len(simpler.target.shape)) == (len(x), len(y))
+    assert (simpler.input.shape != simpler.target.shape) == (x != y)
+    assert math.prod(simpler.shape) <= 32
+
+
+def test_a_permuted_operand_is_never_contiguous() -> None:
+    for rank in (2, 3, 4):
+        for shape in itertools.product((2, 3, 5), repeat=rank):
+            assert place("permuted", shape).strides != place("contiguous", shape).strides

@@ -1,0 +1,156 @@
+"""What becomes of experiments that cannot tell: blocked by a failure, or not able to run here."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+from torch import Tensor
+
+from conformance.cases.plans import experiment_shards, experiments_of, plan
+from conformance.cases.profiles import PROFILES
+from conformance.judging.merging import conclude, merged
+from conformance.observer.observation import text_of
+from conformance.observer.protocols import EXPERIMENTS, Bench, Unavailable, modes
+from conformance.observer.protocols.bench import LARGE, Messages, run_experiment, shared_out
+from conformance.observer.protocols.determinism import PATIENCE
+from conformance.running.shards import Session, run_shard, settled
+from conformance.verdict.verdict import BLOCKED, Verdict
+from targets import Target
+from targets.builtin import BUILTIN
+from tests.mutants import MUTANTS
+from tests.mutants.mutant import right
+from tests.right import RIGHT
+
+
+def verdict_of(target: Target, clause: str) -> Verdict:
+    session, profile = Session(target, "cpu", 0, selected=clause), PROFILES["quick"]
+    shards = [s for s in plan(target, profile) if s.phase in ("experiments", "examples")]
+    total = merged(run_shard(session, shard, profile) for shard in shards)
+    return conclude(
+        target, total, device="cpu", profile="quick", seed=0, duration_s=0.0, selected=clause
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("", "ValueError"),
+        ("no", "ValueError: no"),
+        ("no\nand more", "ValueError: no"),
+        ("at 1:18:\ndef f(x: Any)\n     ^\nno Any here\n", "ValueError: at 1:18: no Any here"),
+        ("nothing after:", "ValueError: nothing after:"),
+    ],
+)  # fmt: skip
+def test_an_exception_is_told_with_its_reason(message: str, told: str) -> None:
+    assert text_of(ValueError(message)) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "clause", "seed"),
+    [
+        ("builtin", "transforms.fake", 9403),  # a subnormal gradient
+        ("vmapped", "transforms.fake", 9419),
+        ("vmapped", "transforms.autocast", 9714),  # a gradient that is a sum which cancels
+        ("vmapped", "transforms.autocast", 9740),
+    ],
+)
+def test_a_right_loss_is_right_with_awkward_seeds(name: str, clause: str, seed: int) -> None:
+    target = {t.name: t for t in (*RIGHT, BUILTIN)}[name]
+    with settled():
+        assert run_experiment(clause, Bench(target, "float16", "cpu", seed)) == ([], None)
+
+
+def test_what_a_wrong_plain_gradient_blocks_is_not_judged_and_not_missing() -> None:
+    def loss(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        return 2 * right(x, y, reduction)
+
+    verdict = verdict_of(Target("loss", loss, dtypes=("float32",)), "autograd.retain")
+    assert [(r.status, r.message) for r in verdict.clauses] == [("unavailable", BLOCKED)]
+    assert not verdict.missing
+    assert not verdict.conforms
+
+
+def test_what_cannot_run_here_is_missing_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(bench: Bench) -> Messages:
+        raise Unavailable("no such thing here")
+        yield
+
+    monkeypatch.setitem(EXPERIMENTS, "autograd.retain", refuses)
+    verdict = verdict_of(BUILTIN, "autograd.retain")
+    assert {r.message for r in verdict.missing} == {"no such thing here"}
+    assert not verdict.complete
+
+
+class InterpreterError(Exception):
+    """Of the name that Triton's has."""
+
+
+def test_what_tritons_interpreter_does_to_threads_is_not_held_against_a_kernel() -> None:
+    def interpreted(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        if threading.current_thread() is not threading.main_thread():
+            raise InterpreterError("two launches at once")
+        return right(x, y, reduction)
+
+    verdict = verdict_of(Target("mine", interpreted), "determinism.concurrent")
+    assert not verdict.complete
+    assert not verdict.failures
+    assert {"one launch at a time" in (row.message or "") for row in verdict.missing} == {True}
+
+
+def test_a_loop_in_python_is_not_called_for_minutes_by_threads() -> None:
+    large = []
+
+    def slow(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+        if x.numel() == LARGE:
+            large.append(reduction)
+            time.sleep(2 * PATIENCE)
+        return right(x, y, reduction)
+
+    bench = Bench(Target("slow", slow, frozenset({"target_gradient"})), "float32", "cpu", 0)
+    assert run_experiment("determinism.concurrent", bench) == ([], None)
+    assert len(large) == 1
+
+
+def test_a_right_loss_passes_every_row_of_an_experiment() -> None:
+    verdict = verdict_of(BUILTIN, "autograd.retain")
+    assert {r.status for r in verdict.clauses} == {"pass"}
+
+
+def test_a_loss_that_does_not_run_compiled_is_told_though_its_numbers_are_right() -> None:
+    target = Target("loss", torch.compiler.disable(right), dtypes=("float32",))
+    bench = Bench(target, "float32", "cpu", 0)
+    with pytest.raises(Exception, match="disable"):  # fullgraph: it may not run eagerly
+        list(modes._compiled(bench, "aot_eager", (5,), dynamic=False))
+
+
+def test_each_shard_of_experiments_stands_for_itself() -> None:
+    session, profile = Session(BUILTIN, "cpu", 0, selected="value.default"), PROFILES["quick"]
+    for shard in experiment_shards("quick"):
+        here = {"value.default"} & {clause.id for clause in experiments_of(shard)}
+        assert {clause for clause, _ in run_shard(session, shard, profile).tally} == here
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_dtypes_take_turns_and_each_meets_every_reduction(number: int) -> None:
+    dtypes = ("float32", "float16", "bfloat16", "float64")[:number]
+    target = Target("loss", right, dtypes=dtypes)
+    every = [(k, reduction) for k in range(12) for reduction in target.reductions]
+    parts = [list(shared_out(Bench(target, dtype, "cpu", 0), range(12))) for dtype in dtypes]
+    assert sorted(pair for part in parts for pair in part) == sorted(every)
+    for part in parts:
+        assert {reduction for _, reduction in part} == set(target.reductions)
+
+
+WRITERS = ("result-in-input", "scratch-input", "scratch-target")
+WRITTEN_TO = [m.target for m in MUTANTS if m.target.name in WRITERS]
+
+
+@pytest.mark.parametrize("target", WRITTEN_TO, ids=lambda t: t.name)
+@pytest.mark.parametrize("clause", ["dtypes.unsupported", "value.default"])
+def test_operands_that_a_call_wrote_to_mislead_no_experiment(target: Target, clause: str) -> None:
+    """Only ``purity`` speaks of it: what is compared with must not be what the call left."""
+    with settled():
+        assert run_experiment(clause, Bench(target, "float32", "cpu", 0)) == ([], None)
