@@ -22,7 +22,7 @@ from conformance.judging.oracle import (
     permitted_with_factor,
     result_dtypes,
 )
-from conformance.observer.observation import Observation, Seen
+from conformance.judging.seen import Observation, Seen
 from reference.enclosure import NAN, NEG_INF, POS_INF, VOID, PermittedSet
 from reference.formats import Floats
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from conformance.cases.case import Case
+from conformance.judging.seen import Observation, Seen
 from conformance.observer.devices import poison
 from conformance.observer.state import Settings
 from conformance.observer.tensors import DTYPE_NAMES, DTYPES, Made, make, to_numpy
-from reference.formats import Floats
 from targets import Target
 
 OPERANDS = ("input", "target")
@@ -23,39 +22,6 @@ _MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "no_grad": torch.no_grad,
     "inference": torch.inference_mode,
 }
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A tensor that a target gave back. ``values``: float64, of its shape."""
-
-    values: Floats
-    dtype: str
-    device: str
-
-
-@dataclass
-class Observation:
-    """All that was seen in one run; what did not happen stays None or empty.
-
-    ``rubbish``: what came back instead of a tensor. ``raised``, ``raised_backward``: the exception
-    as text. ``gradients``: for each operand that needs one; a missing gradient is None.
-    ``changed``: the tensors handed in whose memory or version counter was not as before.
-    ``attributes``: the operands whose ``requires_grad``, ``.grad``, memory, strides or dtype were
-    not as before.
-    ``settings``: what the call changed in torch's settings (put back since).
-    """
-
-    value: Seen | None = None
-    rubbish: str | None = None
-    raised: str | None = None
-    requires_grad: bool = False
-    raised_backward: str | None = None
-    gradients: dict[str, Seen | None] = field(default_factory=dict)
-    changed: list[str] = field(default_factory=list)
-    attributes: list[str] = field(default_factory=list)
-    alias: str | None = None
-    settings: list[str] = field(default_factory=list)
 
 
 def call(target: Target, x: torch.Tensor, y: torch.Tensor, reduction: str) -> Any:

@@ -17,7 +17,8 @@ from conformance.cases.plans import with_shapes, within
 from conformance.cases.values import FORMAT_OF, elements
 from conformance.judging.checks import judge_observation
 from conformance.judging.oracle import result_dtypes
-from conformance.observer.observation import Observation, Seen, observe
+from conformance.judging.seen import Observation, Seen
+from conformance.observer.observation import observe
 from conformance.observer.state import Settings
 from reference import mse
 from reference.formats import BINARY32, Floats, Format, round_nearest
