@@ -10,9 +10,8 @@ import itertools
 from dataclasses import dataclass
 
 from conformance.cases.case import FLOAT_DTYPES, promote
+from conformance.cases.claimed import DEVICES, Claimed
 from conformance.cases.profiles import PROFILE_ORDER
-from targets import Target
-from targets.target import DEVICES
 
 TELLING = ("float32", "float64", "bfloat16", "float16")
 NARROW = ("bfloat16", "float16", "float32", "float64")
@@ -45,6 +44,11 @@ class Clause:
     by_element: tuple[str, ...] = ()
 
     @property
+    def self_reported(self) -> bool:
+        """Whether it rests on what only the inside of the target's process can see and say."""
+        return self.id in SELF_REPORTED
+
+    @property
     def family(self) -> str:
         """What its id begins with."""
         return self.id.partition(".")[0]
@@ -57,12 +61,12 @@ class Clause:
         """Whether it has a meaning on ``device`` (cpu, cuda or cuda:N)."""
         return device.partition(":")[0] in self.devices
 
-    def dtypes_for(self, target: Target) -> tuple[str, ...]:
+    def dtypes_for(self, target: Claimed) -> tuple[str, ...]:
         """The dtypes of the target that it looks at."""
         first = [d for d in self.first_of if d in target.dtypes][:1]
         return tuple(d for d in self.dtypes if d in (first or target.dtypes))
 
-    def applies(self, target: Target, dtype: str) -> bool:
+    def applies(self, target: Claimed, dtype: str) -> bool:
         """Whether ``target`` claims what the clause speaks about, for the promoted ``dtype``."""
         pairs = itertools.combinations(target.dtypes, 2)
         mixed = any(promote(*pair) == dtype for pair in pairs)
@@ -447,6 +451,34 @@ CLAUSES: tuple[Clause, ...] = (
     _clause("errors.reduction", "An unknown reduction raises.", every_reduction=True),
     _clause("errors.operands", "What is no tensor raises or is right."),
     _clause("errors.devices", "Operands on different devices raise."),
+)
+
+# Why a clause is unavailable though nothing is missing: the target is rejected without it.
+BLOCKED = "a plain value or gradient is wrong already"
+# What no verdict made on one GPU can say; the verdict names it.
+ONE_GPU = "it takes two GPUs, and there is one"
+
+# Flags, version counters and attributes of tensors, whether memory is shared, settings, warnings,
+# live tensors, and that a call raised where it must.
+SELF_REPORTED = frozenset(
+    {
+        "gradient.unneeded",
+        "broadcasting.error",
+        "broadcasting.warning",
+        "dtypes.unsupported",
+        "purity.alias",
+        "purity.attributes",
+        "purity.state",
+        "module.reduction",
+        "module.repr",
+        "module.state_dict",
+        "resources.memory",
+        "resources.cycle",
+        "resources.saved",
+        "errors.reduction",
+        "errors.operands",
+        "errors.devices",
+    }
 )
 
 BY_ID = {clause.id: clause for clause in CLAUSES}

@@ -19,8 +19,9 @@ from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID, CLAUSES, selects
 from conformance.report.exports import announce, export, withdraw, write_observations
 from conformance.report.repro import write_scripts
+from conformance.running.hosting import Hosting, Refused
 from conformance.running.options import UsageError, check_profile
-from conformance.running.supervisor import Died, Run, WorkerRefused
+from conformance.running.supervisor import Run, WorkerLost
 from conformance.verdict.configuration import ConfigurationError, find, parse_text, read
 from conformance.verdict.gate import compare, parse_policy, rule, uncovered
 from conformance.verdict.verdict import (
@@ -57,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(options.command(options))
     except (UsageError, DamagedVerdict, ConfigurationError) as error:
         return _complain(str(error), USAGE)
-    except WorkerRefused as error:
+    except Refused as error:
         return _complain(str(error), error.status)
-    except Died as died:
-        return _complain(f"the verdict is lost: a worker {died.how} between calls", INCOMPLETE)
+    except WorkerLost as lost:
+        return _complain(f"the verdict is lost: a worker {lost}", INCOMPLETE)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return USAGE
@@ -174,8 +175,21 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=20.0,
         metavar="SECONDS",
-        help="for each call, and three times that for a worker's first, which may compile; 20",
+        help="for each call, and three times that for an observer's first, which may compile; 20",
     )
+    parser.add_argument(
+        "--python",
+        metavar="PATH",
+        help="the interpreter that the target runs in: it needs torch, and nothing of the suite",
+    )
+
+
+def _hosting(setting: dict[str, Any], options: argparse.Namespace) -> Hosting:
+    """How the observers of a target are started."""
+    python = options.python or ""
+    if python and not os.access(python, os.X_OK):
+        raise UsageError(f"--python {python}: no such interpreter")
+    return Hosting(setting["target"], setting["device"], options.timeout, python)
 
 
 def _positive(text: str) -> int:
@@ -222,7 +236,11 @@ def _check(options: argparse.Namespace) -> int:
             verdict = _check_one(setting, waivers, options)
             verdicts.append(verdict)
             statuses.append(_status(verdict))
-        except WorkerRefused as error:
+            if verdict["interrupted"]:
+                _complain("interrupted: the verdict has what was found until then", INCOMPLETE)
+                statuses.append(INCOMPLETE)
+                break
+        except Refused as error:
             if str(error) not in told:  # once, where several lack the same
                 _complain(str(error), error.status)
             told.add(str(error))
@@ -247,14 +265,14 @@ def _check_one(
 ) -> dict[str, Any]:
     from conformance.report.terminal import show, watching
 
-    run = Run(setting, options.jobs, options.timeout, waivers=waivers)
+    run = Run(setting, options.jobs, _hosting(setting, options), waivers=waivers)
 
     def started(name: str, source: str) -> None:
         _write_started(options.report, name, source, setting)
 
     with watching(run.progress):
         verdict = run.verdict(started)
-    for line in run.gave_up:
+    for line in (*run.gave_up, *run.remarks):
         print(f"loss-conformance: {setting['target']}: {line}", file=sys.stderr)
     folder = options.report / verdict["target"] if options.report else None
     try:
@@ -325,7 +343,7 @@ def _smoke(options: argparse.Namespace) -> int:
         "seed": 0,
         "clause": "*",
     }
-    problems = Run(setting, 1, options.timeout).smoke()
+    problems = Run(setting, 1, _hosting(setting, options)).smoke()
     for problem in problems:
         print(f"{options.target}: {problem}")
     if problems:
@@ -367,8 +385,8 @@ def _replay(options: argparse.Namespace) -> int:
     if not rows:
         why = "no counterexample to replay" if data["clauses"] else "the run did not end"
         return _complain(f"{options.file}: {why}", INCOMPLETE)
-    status = OK
-    for row, found in zip(rows, Run(setting, 1, options.timeout).replay(rows), strict=True):
+    status, run = OK, Run(setting, 1, _hosting(setting, options))
+    for row, found in zip(rows, run.replay(rows), strict=True):
         text = "; ".join(found["messages"]) or "as permitted now"
         if found["messages"]:
             status = BROKEN

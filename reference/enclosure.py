@@ -77,6 +77,8 @@ class Enclosure:
     ``flags``: shape ``shape``, or None where every element is finite.
     ``terms``: how many numbers were added to make it, ``kept``: the format of these numbers, where
     it is a sum; a quotient makes allowances for both (see ``/``).
+    ``loose``: where some are sums in which no addition rounds, the ends that all would have if they
+    did: a quotient takes these.
     """
 
     fmt: Format
@@ -84,6 +86,7 @@ class Enclosure:
     flags: Flags | None = None
     terms: int = 1
     kept: Format | None = None
+    loose: Floats | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,14 +141,15 @@ class Enclosure:
         ends[0], ends[1] = -down[0], up[1]
         return self._step(ends, _squared_flags(self))
 
-    def __truediv__(self, n: int) -> Enclosure:
-        """The quotient by the positive integer ``n``.
+    def __truediv__(self, n: Any) -> Enclosure:
+        """The quotient by the positive integer ``n``, or by an array of them (not of rationals).
 
         A sum may have been rounded to the format of its terms before (it must not overflow there).
         An implementation may divide partial sums instead of their sum; each then may underflow, so
-        a sum of k > 1 terms is allowed an error of k·η.
+        a sum of k > 1 terms is allowed an error of k·η; and where the sum is exact, its parts, once
+        scaled, are not.
         """
-        dividend: NDArray[Any] = self.ends
+        dividend: NDArray[Any] = self.ends if self.loose is None else self.loose
         if self.kept is not None:
             dividend = ceil_precision(dividend, self.kept)
         if self.exact:
@@ -154,7 +158,7 @@ class Enclosure:
             ends = dividend / n
             # q·n against the dividend tells on which side of the true quotient q lies.
             product = ends * n
-            rest = (dividend - product) - _product_error(ends, np.asarray(float(n)), product)
+            rest = (dividend - product) - _product_error(ends, np.asarray(n, np.float64), product)
             ends = _above(ends, rest)
         result = self._step(ends, self.flags)
         if self.terms == 1:
@@ -167,8 +171,9 @@ class Enclosure:
     def sum(self, axis: tuple[int, ...] | None = None) -> Enclosure:
         """The sum over ``axis`` (all if None) in any order of permitted depth, unrounded.
 
-        Widened by γ_h relative to the sum of magnitudes, in the accumulator's unit roundoff; each
-        further axis may be summed, and rounded to the format, by itself.
+        Where an addition can round, widened by γ_h relative to the sum of magnitudes, in the
+        accumulator's unit roundoff; each further axis may be summed, and rounded to the format, by
+        itself.
         """
         axes = tuple(range(len(self.shape))) if axis is None else axis
         n = math.prod(self.shape[k] for k in axes)
@@ -177,16 +182,19 @@ class Enclosure:
         if not axes:
             return Enclosure(acc, self.ends, self.flags)
         order = (*(k for k in range(len(self.shape)) if k not in axes), *axes)
-        rows = self.ends.transpose(0, *(k + 1 for k in order)).reshape(2, *left, n)
+        # Contiguous, so that the order in which NumPy adds does not depend on what lies beside.
+        rows = np.ascontiguousarray(self.ends.transpose(0, *(k + 1 for k in order)))
+        rows = rows.reshape(2, *left, n)
         flags = None
         if self.flags is not None:
             flags = _summed_flags(self.flags.transpose(order).reshape(*left, n))
         if n <= 1:
             ends = rows[..., 0] if n else np.zeros((2, *left))
             if self.exact and not n:
-                ends = ends.astype(object) * Fraction(0)
+                ends = np.full(ends.shape, Fraction(0), dtype=object)
             return Enclosure(acc, ends, flags)
         rounds = 0 if axis is None else len([k for k in axes if self.shape[k] > 1]) - 1
+        unrounded = _adds_exactly(rows, acc if rounds <= 0 else self.fmt)
         widening = gamma(depth(n, acc.u), acc.u) + max(rounds, 0) * 2 * self.fmt.u
         magnitude = np.maximum(rows[0], rows[1])
         if self.exact:
@@ -199,9 +207,12 @@ class Enclosure:
         # A partial sum is at most the sum of the terms of one sign.
         parts = np.maximum(rows, 0).sum(axis=-1)
         ends = np.where(parts == 0, np.minimum(ends, 0), ends)  # no slack leads past zero
-        flags = _sum_overflow(parts, widening, acc, flags)
         kept = None if self.fmt is acc else self.fmt
-        return Enclosure(acc, ends, flags, n, kept)
+        if unrounded is None:
+            return Enclosure(acc, ends, _sum_overflow(parts, widening, acc, flags), n, kept)
+        tight = np.where(unrounded, rows.sum(axis=-1), ends)
+        flags = _sum_overflow(parts, np.where(unrounded, 0.0, widening), acc, flags)
+        return Enclosure(acc, tight, flags, n, kept, ends)
 
     # -- conversions -------------------------------------------------------------------------
 
@@ -221,9 +232,11 @@ class Enclosure:
         flags = None if self.flags is None else self.flags.reshape(shape)
         return Enclosure(self.fmt, self.ends.reshape(2, *shape), flags, self.terms)
 
-    def __getitem__(self, part: slice) -> Enclosure:
-        """A part of a one-dimensional enclosure."""
+    def __getitem__(self, part: slice | NDArray[np.intp]) -> Enclosure:
+        """Some elements of a one-dimensional enclosure."""
         flags = None if self.flags is None else self.flags[part]
+        if flags is not None and not flags.any():
+            flags = None
         return Enclosure(self.fmt, self.ends[:, part], flags, self.terms)
 
     def broadcast_to(self, shape: tuple[int, ...]) -> Enclosure:
@@ -282,13 +295,15 @@ class Enclosure:
     def _clipped(self, fmt: Format) -> tuple[NDArray[Any], Flags | None]:
         """Ends and flags in ``fmt``, where some end may be beyond its range."""
         wide = self.to(fmt)
-        limit = _overflow_threshold(fmt, wide.exact)
-        gone = np.asarray((self.ends[0] <= -limit) | (self.ends[1] <= -limit), dtype=bool)
         if wide.exact:
             clipped = [_clip_fraction(v, fmt) for v in wide.ends.ravel()]
             ends = np.array(clipped, dtype=np.float64).reshape(wide.ends.shape)
+            if _moderate(self.ends, fmt):
+                return ends, wide.flags
         else:
             ends = np.clip(wide.ends, -fmt.omega, fmt.omega)
+        limit = _overflow_threshold(fmt, wide.exact)
+        gone = np.asarray((self.ends[0] <= -limit) | (self.ends[1] <= -limit), dtype=bool)
         if not gone.any():
             return ends, wide.flags
         return ends, wide._flags() | np.where(gone, np.uint8(VOID), np.uint8(0))
@@ -302,8 +317,9 @@ class Enclosure:
             return Enclosure(fmt, ends, flags)
         else:
             up = ceil_precision(ends, fmt)
-        limit = _overflow_threshold(fmt, self.exact)
-        over = np.asarray(ends >= limit, dtype=bool)
+        if self.exact and _moderate(ends, fmt):
+            return Enclosure(fmt, up, flags)
+        over = np.asarray(ends >= _overflow_threshold(fmt, self.exact), dtype=bool)
         if np.count_nonzero(over):
             flags = _with_infinities(flags, over)
         return Enclosure(fmt, up, flags)
@@ -312,13 +328,13 @@ class Enclosure:
 def depth(n: int, u: float) -> float:
     """h(n), the permitted depth of a sum of n terms in an accumulator of unit roundoff ``u``.
 
-    Serial runs, combined in a tree: of 4,096 terms, or in binary64 of n/8, one in each of eight
-    lanes. Up to 2²⁶ terms a lost one still shows there: it is 1/n of equal ones, and γ_h less.
+    Serial runs of 4,096 terms, combined in a tree; in binary64 of any length, so any order of all.
+    Up to 2²⁶ terms a lost one still shows there: it is 1/n of equal ones, and γ_h about half of it.
     """
     if n <= 1:
         return 0.0
-    run = max(4096, n / 8) if u <= BINARY64.u else 4096
-    return min(n - 1, run) + 2 * math.ceil(math.log2(n)) + n / 2**20
+    run = n - 1 if u <= BINARY64.u else min(n - 1, 4096)
+    return run + 2 * math.ceil(math.log2(n)) + n / 2**20
 
 
 def gamma(h: float, u: float) -> float:
@@ -377,6 +393,12 @@ def ratio(fmt: Format, p: int, q: int, exact: bool = False) -> Enclosure:
     return Enclosure(fmt, point) / q
 
 
+def ratios(fmt: Format, p: int, q: NDArray[Any], exact: bool = False) -> Enclosure:
+    """The same for each of ``q``; never of rationals."""
+    point = np.array([[-float(p)], [float(p)]])
+    return Enclosure(fmt, point) / q
+
+
 def _objects(values: list[Fraction], shape: tuple[int, ...]) -> NDArray[Any]:
     """An object array; ``np.array`` would look into 0-d ones."""
     array = np.empty(len(values), dtype=object)
@@ -423,6 +445,28 @@ def _product_error(a: Floats, b: Floats, product: Floats) -> Floats:
     return error
 
 
+def _adds_exactly(rows: NDArray[Any], fmt: Format) -> NDArray[np.bool_] | None:
+    """For each sum over the last axis, whether no addition in ``fmt`` rounds, in whatever order.
+
+    That is so where every term is a multiple of a power of two q >= η and their magnitudes add up
+    to less than 2^p·q: each partial sum is then such a multiple as well, and a number of ``fmt``.
+    The least q for the sum of the magnitudes will do. That sum is exact below 2^p·q, and does not
+    seem less if it is not, since rounding is monotonic. None: it is so of none. Rationals, which
+    hold extreme numbers, are left out; and what was rounded is seldom a point, so a look at the
+    first terms tells most of the others.
+    """
+    if rows.dtype.hasobject:
+        return None
+    for some in (rows[..., :8], rows):
+        points = (some[0] == -some[1]).all(axis=-1)
+        if not points.any():
+            return None
+    exponent = np.frexp(np.abs(rows[1]).sum(axis=-1))[1] - fmt.precision
+    q = np.maximum(np.ldexp(1.0, exponent), fmt.eta)[..., None]
+    multiples = np.rint(rows[1] / q) * q == rows[1]
+    return np.asarray(points & multiples.all(axis=-1))
+
+
 def _plain_sum(rows: Floats) -> tuple[Floats, Floats]:
     """The float64 sum over the last axis, and a bound on its error in any order."""
     n = rows.shape[-1]
@@ -454,9 +498,13 @@ def _exact_sum(rows: Floats) -> tuple[Floats, Floats]:
 
 def _fraction_up(v: Fraction, fmt: Format) -> Fraction:
     """The least number with fmt's precision and spacing, but any exponent, that is >= v."""
-    if not v:
-        return v
     p, q = v.numerator, v.denominator
+    if (
+        p.bit_length() <= fmt.precision
+        and q <= 1 << fmt.precision - 1 - fmt.emin
+        and not q & (q - 1)
+    ):
+        return v  # it has the precision and the spacing
     exponent = p.bit_length() - q.bit_length()  # floor(log2 |v|), or one more
     if abs(p) << max(-exponent, 0) < q << max(exponent, 0):
         exponent -= 1
@@ -466,9 +514,19 @@ def _fraction_up(v: Fraction, fmt: Format) -> Fraction:
     return Fraction(-(-(p << -k) // q), 1 << -k)
 
 
+def _moderate(ends: NDArray[Any], fmt: Format) -> bool:
+    """Whether the magnitudes of rationals are below 2^emax, by counting bits: most are."""
+    return all(
+        v.numerator.bit_length() - v.denominator.bit_length() < fmt.emax for v in ends.ravel()
+    )
+
+
 def _clip_fraction(v: Fraction, fmt: Format) -> float:
-    omega = Fraction(fmt.omega)
-    return float(min(max(v, -omega), omega))
+    """``v``, which ``fmt`` holds but for its range, within that range."""
+    try:
+        return min(max(float(v), -fmt.omega), fmt.omega)
+    except OverflowError:
+        return fmt.omega if v > 0 else -fmt.omega
 
 
 # -- NaN and infinities: IEEE 754 on the classes of numbers ------------------------------------
@@ -543,7 +601,7 @@ def _summed_flags(flags: Flags) -> Flags:
 
 
 def _sum_overflow(
-    parts: NDArray[Any], widening: float, acc: Format, flags: Flags | None
+    parts: NDArray[Any], widening: float | Floats, acc: Format, flags: Flags | None
 ) -> Flags | None:
     """Flag what a sum may do when a partial sum passes the accumulator's range.
 
@@ -552,7 +610,9 @@ def _sum_overflow(
     exact = parts.dtype.hasobject
     if acc is BINARY64 and not exact:
         return flags  # the safe range cannot overflow
-    factor = Fraction(1 + widening) if exact else 1 + widening
+    factor: Any = 1 + widening
+    if exact:
+        factor = Fraction(factor)
     over = np.asarray(parts * factor >= _overflow_threshold(acc, exact), dtype=bool)
     if not over.any():
         return flags

@@ -44,21 +44,31 @@ def loss(x: Any, y: Any, reduction: str = "mean") -> Any:
 
 def loss_of(d: Any, reduction: str) -> Any:
     """The loss, where ``d`` is x − y: one difference serves the loss and its gradients."""
-    s = d**2
+    return reduced(d**2, reduction)
+
+
+def reduced(s: Any, reduction: str, axis: tuple[int, ...] | None = None) -> Any:
+    """The loss, where ``s`` holds the squares; of ``axis``, if the others count losses."""
     if reduction == "none":
         return s
-    n = math.prod(s.shape)
-    return s.sum() if reduction == "sum" else s.sum() / n
+    n = math.prod(s.shape if axis is None else (s.shape[k] for k in axis))
+    return s.sum(axis=axis) if reduction == "sum" else s.sum(axis=axis) / n
 
 
 def vjp_orders(
-    d: Any, g: Any, reduction: str, ratio: Ratio, whole: tuple[int, ...] | None = None
+    d: Any,
+    g: Any,
+    reduction: str,
+    ratio: Ratio,
+    whole: tuple[int, ...] | None = None,
+    n: Any = None,
 ) -> Iterator[Any]:
     """gᵀ ∂L/∂x over the broadcast shape, in every order of operations that is permitted.
 
     All are equal as rationals; they differ in rounding, and in where they over- or underflow.
     ``d``: x − y. ``g``: ``grad_output``, broadcastable to d. ``whole``: the broadcast shape, where
-    d is a part of it. Clause ``gradient.input``.
+    d is a part of it. ``n``: its number of elements, where d holds those of many losses, for each
+    its own; of orders that divide by n at once, which come first. Clause ``gradient.input``.
     """
     if reduction != "mean":
         yield (2 * d) * g
@@ -66,7 +76,7 @@ def vjp_orders(
         yield 2 * (g * d)  # g·d + g·d: both operands of d·d are d
         return
     shape = d.shape if whole is None else whole
-    yield from _mean_orders(d, g, max(math.prod(shape), 1), ratio)
+    yield from _mean_orders(d, g, max(math.prod(shape), 1) if n is None else n, ratio)
     for *outer, inner in steps(shape):  # a mean of means
         yield from _mean_orders(d, functools.reduce(operator.truediv, outer, g), inner, ratio)
     yield from _rare_orders(d, g, max(math.prod(shape), 1))
@@ -150,10 +160,11 @@ def vjp(
     reduction: str,
     whole: tuple[int, ...] | None = None,
     orders: int | None = None,
+    n: Any = None,
 ) -> Enclosure:
     """The hull of all permitted orders of gᵀ ∂L/∂x (of the first ``orders``), over d's shape."""
     ratio = functools.partial(_ratio, d.fmt, d.exact)
-    every = itertools.islice(vjp_orders(d, g, reduction, ratio, whole), orders)
+    every = itertools.islice(vjp_orders(d, g, reduction, ratio, whole, n), orders)
     hull: Enclosure = functools.reduce(Enclosure.hull, every)
     return hull
 
@@ -184,5 +195,6 @@ def permitted_with_factor(
     return (unbroadcast(d, shape).to(d.fmt) * g).rounded(fmt)  # type: ignore[no-any-return]
 
 
-def _ratio(fmt: Format, exact: bool, p: int, q: int) -> Enclosure:
-    return enclosure.ratio(fmt, p, q, exact)
+def _ratio(fmt: Format, exact: bool, p: int, q: Any) -> Enclosure:
+    make = enclosure.ratios if isinstance(q, np.ndarray) else enclosure.ratio
+    return make(fmt, p, q, exact)

@@ -3,13 +3,14 @@
 import sys
 
 import tests.warm  # noqa: F401  first: the bank computes as it is imported
-from tests import causes, comparison, pages, power, scripts
+from tests import causes, comparison, cost, pages, power, scripts
 
 CAMPAIGNS = {
     "power": power.main,
     "comparison": comparison.main,
     "scripts": scripts.main,
     "causes": causes.main,
+    "cost": cost.main,
     "screenshot": pages.screenshots,
 }
 

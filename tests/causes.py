@@ -15,17 +15,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-
-from conformance.cases.plans import experiment_shards, plan
 from conformance.cases.profiles import PROFILES
-from conformance.judging.merging import explain_all, merged
-from conformance.running.shards import Session, ShardResult
-from targets import Target
+from conformance.judging.findings import ShardResult, merged
+from conformance.running.explaining import explain_all
+from conformance.running.session import Session
+from conformance.running.shards import experiment_shards, plan
 from tests.mutants import LENIENT, MUTANTS
 from tests.mutants.causes import labels_of
 from tests.pool import in_processes
-from tests.power import BANK, COMBINED, Task, results_of
+from tests.power import BANK, COMBINED, Task, results_of, session_of
 
 RIGHT_SHARE, WRONG_SHARE = 0.70, 0.05
 Told = tuple[str, str, str]  # clause, id of the cause, its text
@@ -54,29 +52,26 @@ class Explained:
 
 def explained(name: str) -> Explained:
     """Judge one implementation and explain what it breaks, in a process of its own."""
-    torch.set_num_threads(1)
-    target = BANK[name]
-    total = broken_total(target)
-    explain_all(Session(target, "cpu", 0), total)
+    session = session_of(BANK[name], Task(name, "quick"))
+    total = broken_total(session)
+    explain_all(session, total)
     found = sorted(total.findings.values(), key=lambda f: (f.clause, f.dtype))
     told = tuple((f.clause, f.cause.id, f.cause.text) for f in found if f.cause is not None)
     broken = tuple(dict.fromkeys(f.clause for f in found if f.status == "fail"))
     return Explained(name, told, labels_of(name), broken)
 
 
-def broken_total(target: Target) -> ShardResult:
+def broken_total(session: Session) -> ShardResult:
     """The examples of profile ``quick`` and the experiments up to ``default``; where these find
     nothing, the pairs of ``default`` too."""
     quick, default = PROFILES["quick"], PROFILES["default"]
-    task = Task(target.name, "quick")
-    shards = [s for s in plan(target, quick) if s.phase not in COMBINED]
-    results = list(results_of(target, task, quick, shards))
+    shards = [s for s in plan(session.target, quick) if s.phase not in COMBINED]
+    results = list(results_of(session, quick, shards))
     later = [s for s in experiment_shards("default") if s not in shards]
-    results += results_of(target, task, default, later)
+    results += results_of(session, default, later)
     if not any(f.status == "fail" for r in results for f in r.findings.values()):
-        results += results_of(
-            target, task, default, [s for s in plan(target, default) if s.phase == "pairs"]
-        )
+        more = [s for s in plan(session.target, default) if s.phase == "pairs"]
+        results += results_of(session, default, more)
     return merged(results)
 
 

@@ -29,15 +29,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from conformance.cases.plans import plan
 from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID
-from conformance.observer.observation import text_of
-from conformance.running.shards import Session, run_shard
+from conformance.observer.protocols.kit import text_of
+from conformance.running.session import run_shard
+from conformance.running.shards import plan
 from targets import Target
 from tests.mutants import MUTANTS
 from tests.mutants.witnesses import in_peace
 from tests.right import RIGHT
+from tests.sessions import session_on
 
 SHAPES: tuple[tuple[int, ...], ...] = ((), (1,), (5,), (3, 4), (16, 33), (2, 3, 8, 8), (64, 128))
 BROADCAST = ((4, 3), (3,))  # a typical pair
@@ -107,7 +108,7 @@ def opinfo(target: Target) -> str | None:
 
 def suite(profile: str, target: Target) -> str | None:
     """The shards of the profile up to the first with a broken must clause."""
-    session = Session(target, "cpu", 0)
+    session = session_on(target)
     for shard in plan(target, PROFILES[profile]):
         for finding in run_shard(session, shard, PROFILES[profile]).findings.values():
             if BY_ID[finding.clause].level == "must" and finding.status != "unavailable":

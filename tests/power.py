@@ -22,15 +22,17 @@ from pathlib import Path
 import torch
 
 from conformance.cases.case import FLOAT_DTYPES
-from conformance.cases.plans import Shard, experiment_shards, plan
 from conformance.cases.profiles import PROFILES, Profile
 from conformance.clauses import BY_ID, CLAUSES, Clause
-from conformance.judging.merging import conclude, merged
-from conformance.running.shards import Session, ShardResult, run_shard
+from conformance.judging.findings import ShardResult, merged
+from conformance.running.concluding import conclude
+from conformance.running.session import Session, run_shard
+from conformance.running.shards import Shard, experiment_shards, plan
 from targets import Target
 from tests.mutants import CUDA_MUTANTS, LENIENT, MUTANTS
 from tests.pool import ended, gpu_pool, in_processes
 from tests.right import RIGHT
+from tests.sessions import session_on
 
 BROKEN = (*MUTANTS, *CUDA_MUTANTS)
 BANK = {t.name: t for t in (*(m.target for m in (*BROKEN, *LENIENT)), *RIGHT)}
@@ -81,11 +83,11 @@ def trial(task: Task) -> Trial:
 
 def early(target: Target, task: Task) -> Trial:
     """Up to the first failing must clause: in profile quick, then what default and release add."""
-    start, done = time.perf_counter(), set[Shard]()
+    start, done, session = time.perf_counter(), set[Shard](), session_of(target, task)
     for profile in (PROFILES["quick"], PROFILES["default"], PROFILES["release"]):
-        shards = [shard for shard in _shards(target, profile) if shard not in done]
+        shards = [shard for shard in _shards(session, profile) if shard not in done]
         done.update(shard for shard in shards if shard.phase not in BY_PROFILE)
-        for result in results_of(target, task, profile, shards):
+        for result in results_of(session, profile, shards):
             must = _broken(result, "must")
             if must:
                 first = time.perf_counter() - start
@@ -93,9 +95,10 @@ def early(target: Target, task: Task) -> Trial:
     return Trial(task.name, task.seed, "release", time.perf_counter() - start)
 
 
-def _shards(target: Target, profile: Profile) -> list[Shard]:
+def _shards(session: Session, profile: Profile) -> list[Shard]:
     """Of ``release`` its experiments alone: its cases take minutes."""
-    return experiment_shards("release")[-1:] if profile.name == "release" else plan(target, profile)
+    whole = plan(session.target, profile)
+    return experiment_shards("release")[-1:] if profile.name == "release" else whole
 
 
 def whole(target: Target, task: Task) -> Trial:
@@ -103,24 +106,23 @@ def whole(target: Target, task: Task) -> Trial:
     every experiment; one that survives meets all of ``default``.
     """
     start, first, results = time.perf_counter(), None, []
-    profile = PROFILES[task.profile]
+    profile, session = PROFILES[task.profile], session_of(target, task)
     is_mutant = target.name in MUTANT_NAMES
-    shards = [s for s in plan(target, profile) if not is_mutant or s.phase not in COMBINED]
-    for result in results_of(target, task, profile, shards):
+    planned = plan(session.target, profile)
+    shards = [s for s in planned if not is_mutant or s.phase not in COMBINED]
+    for result in results_of(session, profile, shards):
         if first is None and _broken(result, "must"):
             first = time.perf_counter() - start
         results.append(result)
     seconds = time.perf_counter() - start
     if is_mutant:
-        later = [s for s in experiment_shards("release") if s not in plan(target, profile)]
-        results += results_of(target, task, PROFILES["release"], later)
+        later = [s for s in experiment_shards("release") if s not in planned]
+        results += results_of(session, PROFILES["release"], later)
         if not _broken(merged(results), "must"):
             profile = PROFILES["default"]
-            results += results_of(target, task, profile, plan(target, profile))
+            results += results_of(session, profile, plan(session.target, profile))
     total = merged(results)
-    verdict = conclude(
-        target, total, device=task.device, profile=profile.name, seed=task.seed, duration_s=seconds
-    )
+    verdict = conclude(session, total, profile=profile.name, duration_s=seconds)
     messages = [f"{f.clause} {f.dtype}: {f.message}" for f in total.findings.values()]
     return Trial(
         task.name,
@@ -141,11 +143,14 @@ BY_PROFILE = (*COMBINED, "scale")  # the phases whose shards differ with the pro
 MUTANT_NAMES = frozenset(FAMILIES)
 
 
-def results_of(
-    target: Target, task: Task, profile: Profile, shards: Iterable[Shard]
-) -> Iterator[ShardResult]:
+def session_of(target: Target, task: Task) -> Session:
     left_out = (f"experiment {c} {d}" for c in TOO_LARGE for d in FLOAT_DTYPES)
-    session = Session(target, task.device, task.seed, skip=frozenset(left_out))
+    return session_on(target, task.device, task.seed, skip=frozenset(left_out))
+
+
+def results_of(
+    session: Session, profile: Profile, shards: Iterable[Shard]
+) -> Iterator[ShardResult]:
     return (run_shard(session, shard, profile) for shard in shards)
 
 

@@ -23,16 +23,19 @@ from pathlib import Path
 
 import torch
 
-from conformance.cases.plans import plan
+from conformance.cases.case import FLOAT_DTYPES
 from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID
-from conformance.judging.merging import conclude, explain_all, merged
+from conformance.judging.findings import EXPERIMENT, merged
 from conformance.report.repro import simplest
-from conformance.running.shards import Session, run_shard
-from targets import resolve
+from conformance.running.concluding import conclude
+from conformance.running.explaining import explain_all
+from conformance.running.session import run_shard
+from conformance.running.shards import plan
 from tests.mutants import LENIENT, MUTANTS
 from tests.pool import pool
 from tests.power import TOO_LARGE
+from tests.sessions import session_on
 
 BANK = {m.target.name: m for m in (*MUTANTS, *LENIENT)}
 FUNCTION, MODULE = "torch.nn.functional:mse_loss", "torch.nn:MSELoss"
@@ -83,14 +86,13 @@ def write_bank(folder: Path) -> Path:
 def scripts_of(name: str, bank: Path) -> list[Script]:
     """One for each clause that the mutant breaks, by profile quick or else by later ones."""
     torch.set_num_threads(1)
-    target = resolve(f"{bank}:{name.replace('-', '_')}")
-    left_out = frozenset(f"experiment {c} {d}" for c in TOO_LARGE for d in target.dtypes)
-    session = Session(target, "cpu", 0, skip=left_out)
+    left_out = frozenset(f"{EXPERIMENT}{c} {d}" for c in TOO_LARGE for d in FLOAT_DTYPES)
+    session = session_on(f"{bank}:{name.replace('-', '_')}", skip=left_out)
     for profile, phases in STAGES:
-        shards = [s for s in plan(target, PROFILES[profile]) if s.phase in phases]
+        shards = [s for s in plan(session.target, PROFILES[profile]) if s.phase in phases]
         total = merged(run_shard(session, shard, PROFILES[profile]) for shard in shards)
         explain_all(session, total)
-        verdict = conclude(target, total, device="cpu", profile=profile, seed=0, duration_s=0.0)
+        verdict = conclude(session, total, profile=profile, duration_s=0.0)
         rows = simplest(verdict.to_json())
         if rows:
             break

@@ -19,17 +19,19 @@ import pytest
 
 from conformance import cli
 from conformance.cases.case import Case, Operand
-from conformance.cases.plans import plan
 from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID, CLAUSES
-from conformance.judging.merging import conclude, explain_all, merged
+from conformance.judging.findings import merged
 from conformance.report.text import conclusion, render
+from conformance.running.concluding import conclude
+from conformance.running.explaining import explain_all
 from conformance.running.inprocess import judge
-from conformance.running.shards import Session, run_shard
+from conformance.running.session import run_shard
+from conformance.running.shards import plan
 from conformance.verdict.verdict import BROKEN_STATUSES, ClauseResult, Verdict
-from targets import resolve
 from targets.target import CLAIMS
 from tests.report.test_report import normalised
+from tests.sessions import session_on
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -48,13 +50,10 @@ def text_of(page: str) -> str:
 @functools.cache
 def verdict_on(spec: str, clauses: str = "*") -> Verdict:
     """In profile quick, as far as ``clauses``, a glob, goes."""
-    target, profile = resolve(spec), PROFILES["quick"]
-    session = Session(target, "cpu", 0, clauses)
-    total = merged([run_shard(session, shard, profile) for shard in plan(target, profile)])
+    session, profile = session_on(spec, selected=clauses), PROFILES["quick"]
+    total = merged([run_shard(session, shard, profile) for shard in plan(session.target, profile)])
     explain_all(session, total)
-    return conclude(
-        target, total, device="cpu", profile="quick", seed=0, duration_s=0, selected=clauses
-    )
+    return conclude(session, total, profile="quick", duration_s=0)
 
 
 def broken(verdict: Verdict) -> dict[str, list[ClauseResult]]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import conformance
 from conformance.cases.features import FEATURES
-from conformance.cases.plans import EXPERIMENT_SHARDS, experiment_shards, experiments_of
 from conformance.clauses import BY_ID, CLAUSES
-from conformance.observer.protocols import EXPERIMENTS
+from conformance.judging.experiments import EXPERIMENTS
+from conformance.running.shards import EXPERIMENT_SHARDS, experiment_shards, experiments_of
 from conformance.verdict.verdict import SPEC
 
 TEXT = (Path(conformance.__file__).parent.parent / "reference" / "SPEC.md").read_text("utf-8")

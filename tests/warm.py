@@ -6,10 +6,11 @@ Imported first there: a thread of torch's that runs when it forks is waited for 
 import torch
 import torch._dynamo
 
-from conformance.cases.plans import Shard
 from conformance.cases.profiles import PROFILES
-from conformance.running.shards import Session, run_shard
+from conformance.running.session import run_shard
+from conformance.running.shards import Shard
 from targets.builtin import BUILTIN
+from tests.sessions import session_on
 
 torch.set_num_threads(1)  # no thread may run when it forks
-run_shard(Session(BUILTIN, "cpu", 0), Shard("examples", 0), PROFILES["quick"])
+run_shard(session_on(BUILTIN), Shard("examples", 0), PROFILES["quick"])

@@ -25,7 +25,7 @@ OVERFLOW = frozenset({"huge", "square_edge", "total_edge"})
 SMALL = 33  # elements: beyond, a case has the feature "size"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Feature:
     """One way in which a case is special. ``value``, ``gradient``: the ids of its clauses."""
 
@@ -262,9 +262,13 @@ def keep_only(case: Case, kept: tuple[Feature, ...]) -> Case:
 
 def clause_of(aspect: str, case: Case, feature: Feature | None) -> str:
     """The id of the clause that ``aspect`` (value, gradient.input, gradient.target) falls under."""
+    return _clause_of(aspect, case.reduction, feature)
+
+
+def _clause_of(aspect: str, reduction: str, feature: Feature | None) -> str:
     if aspect == "value":
         silent = feature is None or feature.name.startswith("grad_output")
-        return f"value.{case.reduction}" if silent or feature is None else feature.value
+        return f"value.{reduction}" if silent or feature is None else feature.value
     return aspect if feature is None else feature.gradient
 
 
@@ -274,14 +278,16 @@ def clauses_of(case: Case, aspects: Container[str]) -> tuple[str, ...]:
     A case that is special only in what needs a gradient is evidence for the plain clauses too: the
     gradient that it has is the plain one, and all that a target without target's has.
     """
-    present: tuple[Feature | None, ...] = features(case)
-    if all(f is not None and f.name == "partial" for f in present):
-        present = (*present, None)
-    found: set[str] = set()
-    if "value" in aspects:
-        found |= {clause_of("value", case, f) for f in present}
-    for operand in case.differentiated:
-        aspect = f"gradient.{operand}"
-        if aspect in aspects:
-            found |= {clause_of(aspect, case, f) for f in present}
-    return tuple(sorted(found))
+    wanted = [f"gradient.{operand}" for operand in case.differentiated]
+    right = tuple(aspect for aspect in ("value", *wanted) if aspect in aspects)
+    return _clauses_of(features(case), case.reduction, right)
+
+
+@functools.lru_cache(maxsize=1024)
+def _clauses_of(
+    special: tuple[Feature, ...], reduction: str, right: tuple[str, ...]
+) -> tuple[str, ...]:
+    present: tuple[Feature | None, ...] = special
+    if all(f.name == "partial" for f in special):
+        present = (*special, None)
+    return tuple(sorted({_clause_of(aspect, reduction, f) for aspect in right for f in present}))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import hypothesis
 
 from conformance.cases.case import Case
+from conformance.cases.claimed import Claimed
 from conformance.cases.profiles import Profile
 from conformance.cases.strategies import scenarios
-from targets import Target
 
 
-def fuzz(target: Target, profile: Profile, salt: int, judge: Callable[[Case], float]) -> None:
-    """``judge`` each case; it returns the share of the permitted error that was used."""
+def fuzz(
+    target: Claimed, profile: Profile, salt: int, judge: Callable[[Sequence[Case]], list[float]]
+) -> None:
+    """``judge`` each scenario; for each case it gives the share of the permitted error."""
     phases = [hypothesis.Phase.generate]
     if profile.climb:
         phases.append(hypothesis.Phase.target)
@@ -35,7 +37,7 @@ def fuzz(target: Target, profile: Profile, salt: int, judge: Callable[[Case], fl
     )
     @hypothesis.given(scenarios(target, salt))
     def explore(scenario: tuple[Case, ...]) -> None:
-        shares = [judge(case) for case in scenario]
+        shares = judge(scenario)
         if profile.climb and shares:
             hypothesis.target(max(shares), label="share of the permitted error")
 

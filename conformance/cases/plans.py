@@ -1,7 +1,4 @@
-"""Which cases a profile runs: examples, pairs, fuzz and scale, in shards that stand for themselves.
-
-A shard's cases depend on the target's claims, the seed, and nothing else: not on the process that
-runs it, the number of jobs or the order. The first three phases need no Hypothesis.
+"""The fixed cases: examples, pairs and large sizes. They depend on what a target claims alone.
 
 The *examples* change one axis of a plain case at a time, *pairs* every two axes: each value of each
 axis meets each value of every other once, in a case so simple that a failure explains itself.
@@ -14,98 +11,14 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from conformance.cases.case import FLOAT_DTYPES, INTEGER_DTYPES, Case, Fill, Operand
+from conformance.cases.claimed import Claimed
 from conformance.cases.features import OVERFLOW, SUBNORMAL, features
-from conformance.cases.profiles import PROFILE_ORDER, Profile
-from conformance.clauses import CLAUSES, Clause
-from targets import Target
+from conformance.cases.values import FORMAT_OF
 
-ALL = tuple(dict.fromkeys(c.family for c in CLAUSES))
-# The experiments, in shards: the profile that adds them, and which, by family or clause; what is
-# named by its clause is in no other. A defect is told when its shard ends: they are small, and what
-# finds most in the least time comes first. What needs Dynamo is together: importing it is slow;
-# and so is what needs forward-mode AD.
-EXPERIMENT_SHARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("quick", ("broadcasting", "dtypes", "layout", "metamorphic", "module", "errors")),
-    ("quick", ("autograd",)),
-    ("quick", ("transforms", "autograd.hooks", "autograd.forward", "errors.devices")),
-    ("quick", ("purity", "resources", "cuda")),
-    ("quick", ("value", "gradient")),
-    ("quick", ("determinism",)),
-    ("default", ALL),
-    ("release", ALL),
-)
-SHARD = 120  # cases in a shard of fixed ones
 RATIONAL = 64  # elements: the oracle for extreme binary64 is exact rationals, which are slow
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One unit of work. ``phase``: experiments, examples, pairs, fuzz or scale."""
-
-    phase: str
-    index: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.phase}-{self.index}"
-
-
-def plan(target: Target, profile: Profile) -> list[Shard]:
-    """All shards, in the order in which a typical defect is met soonest.
-
-    The plainest examples, then what takes several calls: the further examples find a quarter as
-    many of the mutants, in as much time. What compiles comes after these.
-    """
-    fixed = len(examples(target)), len(pairs(target, profile.pairs_step))
-    chunks = [-(-n // SHARD) for n in fixed]
-    all_examples = [Shard("examples", k) for k in range(chunks[0])]
-    all_experiments = experiment_shards(profile.name)
-    quick = len(experiment_shards("quick"))
-    return [
-        *all_examples[:1],
-        *all_experiments[:quick],
-        *all_examples[1:],
-        *all_experiments[quick:],
-        *(Shard("fuzz", k) for k in range(profile.fuzz_shards)),
-        *(Shard("pairs", k) for k in range(chunks[1])),
-        *(Shard("scale", k) for k in range(len(profile.sizes))),
-    ]
-
-
-def experiment_shards(profile: str) -> list[Shard]:
-    """Those that ``profile`` runs."""
-    limit = PROFILE_ORDER.index(profile)
-    return [
-        Shard("experiments", k)
-        for k, (first, _) in enumerate(EXPERIMENT_SHARDS)
-        if PROFILE_ORDER.index(first) <= limit
-    ]
-
-
-def experiments_of(shard: Shard) -> list[Clause]:
-    """The clauses whose experiments, where they have any, ``shard`` runs; in the spec's order."""
-    profile, names = EXPERIMENT_SHARDS[shard.index]
-    elsewhere = {n for p, others in EXPERIMENT_SHARDS if p == profile for n in others} - {*names}
-    return [
-        clause
-        for clause in CLAUSES
-        if clause.profile == profile
-        and (clause.id in names or (clause.family in names and clause.id not in elsewhere))
-    ]
-
-
-def fixed_cases(target: Target, profile: Profile, seed: int, shard: Shard) -> list[Case]:
-    """The cases of a shard that needs no Hypothesis."""
-    if shard.phase == "scale":
-        return list(scale(target, profile.sizes[shard.index], seed))
-    step = profile.pairs_step
-    every = examples(target) if shard.phase == "examples" else pairs(target, step)
-    chosen = every[shard.index * SHARD : (shard.index + 1) * SHARD]
-    return [reseeded(case, seed) for case in chosen]
 
 
 def derive(*parts: object) -> int:
@@ -206,6 +119,8 @@ FILLS = (
     ("ordinary", "nonfinite", False),
     ("nonfinite", "nonfinite", True),
 )
+# The sum of squares is one number, in any order. No axis has it: of few elements each shows anyway.
+EXACT = ("odd", "even", False)
 GRAD_OUTPUTS = (
     ("ordinary", "contiguous"),
     ("negative", "contiguous"),
@@ -277,7 +192,7 @@ def with_grad_output(case: Case, regime: str, layout: str) -> Case:
     return case.replace(grad_output=case.grad_output.replace(fill=Fill(regime, 3), layout=layout))
 
 
-def axes(target: Target) -> list[list[Change]]:
+def axes(target: Claimed) -> list[list[Change]]:
     """For each axis, its values beyond the plain one, as changes of a case."""
     pairs = itertools.combinations(target.dtypes, 2)
     dtypes = [pair if k % 2 else pair[::-1] for k, pair in enumerate(pairs)]
@@ -312,18 +227,18 @@ def same_tensor(case: Case) -> Case:
     return case.replace(target=case.input, same=True)
 
 
-def starts(target: Target) -> Iterator[Case]:
+def starts(target: Claimed) -> Iterator[Case]:
     for reduction, dtype in itertools.product(target.reductions, target.dtypes):
         yield plain(dtype, reduction)
 
 
 @functools.lru_cache(maxsize=8)
-def examples(target: Target) -> tuple[Case, ...]:
+def examples(target: Claimed) -> tuple[Case, ...]:
     """The plain cases, and each change of them alone; every size of a tail."""
     return tuple(distinct(target, _examples(target)))
 
 
-def _examples(target: Target) -> Iterator[Case]:
+def _examples(target: Claimed) -> Iterator[Case]:
     # First as a validation before any training: what is made then must serve a gradient too.
     yield from (with_mode(case, "inference") for case in starts(target))
     yield from starts(target)
@@ -333,7 +248,8 @@ def _examples(target: Target) -> Iterator[Case]:
     for case in starts(target):
         if case.input.dtype in ("float32", "float16") or len(target.dtypes) == 1:
             for n in TAILS:
-                yield with_shapes(case, (n,), (n,))
+                tail = with_shapes(case, (n,), (n,))
+                yield with_fills(tail, *EXACT) if case.reduction == "sum" else tail
             first = target.reductions.index(case.reduction)
             for n in range(40 + first, 48, len(target.reductions)):  # past an aligned address, by n
                 yield with_layouts(with_shapes(case, (n,), (n,)), "offset", "offset")
@@ -347,7 +263,7 @@ def _examples(target: Target) -> Iterator[Case]:
     yield from _large_integers(target)
 
 
-def _deep_layouts(target: Target) -> Iterator[Case]:
+def _deep_layouts(target: Claimed) -> Iterator[Case]:
     """Layouts of two dimensions and more, where they are not all the same; reductions go round.
 
     The square has equal strides in another order: transposed, it differs in nothing else. Eight
@@ -366,7 +282,7 @@ def _deep_layouts(target: Target) -> Iterator[Case]:
             yield with_grad_output(with_shapes(case, (2, 3, 2, 4), (2, 3, 2, 4)), regime, layout)
 
 
-def _large_integers(target: Target) -> Iterator[Case]:
+def _large_integers(target: Claimed) -> Iterator[Case]:
     """Past what float32 counts and what 32 bits hold; halves would overflow."""
     for case in starts(target):
         if case.dtype in ("float64", "float32"):
@@ -376,12 +292,12 @@ def _large_integers(target: Target) -> Iterator[Case]:
 
 
 @functools.lru_cache(maxsize=8)
-def pairs(target: Target, step: int = 1) -> tuple[Case, ...]:
+def pairs(target: Claimed, step: int = 1) -> tuple[Case, ...]:
     """Every pair of values of two axes once (every ``step``-th); dtype and reduction go round."""
     return tuple(distinct(target, _pairs(target, step)))
 
 
-def _pairs(target: Target, step: int) -> Iterator[Case]:
+def _pairs(target: Claimed, step: int) -> Iterator[Case]:
     both = (
         changes
         for one, other in itertools.combinations(axes(target), 2)
@@ -392,8 +308,8 @@ def _pairs(target: Target, step: int) -> Iterator[Case]:
         yield second(first(start))
 
 
-def scale(target: Target, n: int, seed: int) -> Iterator[Case]:
-    """Large sizes: drifting sums, a spike at a telling position, gradients.
+def scale(target: Claimed, n: int, seed: int) -> Iterator[Case]:
+    """Large sizes: drifting sums, a spike at a telling position, gradients, and exact sums.
 
     To 2^13 elements every dtype meets every filling, to 2^17 one of them, beyond it one dtype does.
     """
@@ -409,16 +325,23 @@ def scale(target: Target, n: int, seed: int) -> Iterator[Case]:
                     filled = with_needs(filled, False, False)
                 yield from within(target, filled)
     further = {4097: _benchmarks, 65537: _wide, 2**20 + 3: _outer}.get(n)
-    for case in further(target) if further else ():
+    for case in (*_exact(target, n), *(further(target) if further else ())):
         yield from within(target, reseeded(case, seed))
 
 
-def _usual(target: Target) -> str:
+def _usual(target: Claimed) -> str:
     """The dtype that most kernels are written for."""
     return "float32" if "float32" in target.dtypes else target.dtypes[0]
 
 
-def _benchmarks(target: Target) -> Iterator[Case]:
+def _exact(target: Claimed, n: int) -> Iterator[Case]:
+    """A sum of n terms in which nothing rounds, so that one lost or doubled among them shows."""
+    if n < 2 ** FORMAT_OF[_usual(target)].precision:
+        case = with_shapes(plain(_usual(target), "sum"), (n,), (n,))
+        yield with_needs(with_fills(case, *EXACT), False, False)
+
+
+def _benchmarks(target: Claimed) -> Iterator[Case]:
     """What benchmarks feed to kernels: ``rand`` and ``randn``. Their mean is known beforehand.
 
     And images, which make a batch of their own.
@@ -429,14 +352,14 @@ def _benchmarks(target: Target) -> Iterator[Case]:
         yield with_fills(case, fill, fill, False)
 
 
-def _outer(target: Target) -> Iterator[Case]:
+def _outer(target: Claimed) -> Iterator[Case]:
     """A column beside a row, both one number: more differences than some like to write down."""
     for reduction in ("sum", "mean"):
         case = with_shapes(plain(_usual(target), reduction), (1025, 1), (1, 1025))
         yield with_needs(with_fills(case, "constant", "constant", True), False, False)
 
 
-def _wide(target: Target) -> Iterator[Case]:
+def _wide(target: Claimed) -> Iterator[Case]:
     """More rows, and longer rows, than a grid or a block has; what is last is largest.
 
     Then operands for which many kernels have a path of their own: transposed, broadcast, of two
@@ -448,6 +371,8 @@ def _wide(target: Target) -> Iterator[Case]:
         case = with_shapes(plain(usual, next(reductions)), x, y)
         case = with_layouts(case, "transposed", "contiguous") if x == matrix else case
         yield with_fills(case, "last", "zero", False)
+    case = with_shapes(plain(usual, "sum"), (n, 2), (2,))
+    yield with_fills(case, "odd", "zero", False)  # the gradient of target adds up exactly
     narrow = "bfloat16" if "bfloat16" in target.dtypes else "float16"
     case = with_dtypes(with_shapes(plain(usual, next(reductions)), (n,), (n,)), usual, narrow)
     yield with_fills(case, "last", "zero", False)
@@ -455,7 +380,7 @@ def _wide(target: Target) -> Iterator[Case]:
     yield with_grad_output(case, "ordinary", "transposed")
 
 
-def within(target: Target, case: Case) -> Iterator[Case]:
+def within(target: Claimed, case: Case) -> Iterator[Case]:
     """The case cut down to what the target claims, or nothing."""
     claims = target.claims
     if case.reduction not in target.reductions:
@@ -486,7 +411,7 @@ def _regimes(case: Case) -> set[str]:
     return {o.fill.regime for o in (case.input, case.target, case.grad_output)}
 
 
-def distinct(target: Target, cases: Iterator[Case]) -> Iterator[Case]:
+def distinct(target: Claimed, cases: Iterator[Case]) -> Iterator[Case]:
     seen = set()
     for whole in cases:
         for case in within(target, whole):

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from conformance.cases import plans
 from conformance.cases.case import INTEGER_DTYPES, Case, Fill, Operand
+from conformance.cases.claimed import Claimed
 from conformance.cases.layouts import LAYOUTS
 from conformance.cases.values import TABLE
-from targets import Target
 
 CALLS = 8  # of one scenario
 T = TypeVar("T")
@@ -28,7 +28,7 @@ LINES = (1, 2, 3, 5, 8, 13, 31, 32, 33, 63, 65, 100, 127, 129, 192, 255, 257, 38
 RANKS = (0, 1, 2, 3, 4, 5, 6, 9)
 SIZES_OF = {2: (*SIZES, *LONG), 3: SIZES, 9: (1, 1, 2)}
 OPERAND_LAYOUTS = tuple(LAYOUTS)
-PLAIN_FILLS = (("ordinary", "ordinary", False), *plans.FILLS)
+PLAIN_FILLS = (("ordinary", "ordinary", False), *plans.FILLS, plans.EXACT)
 
 
 def _pick(draw: Any, options: Sequence[T]) -> T:
@@ -37,7 +37,7 @@ def _pick(draw: Any, options: Sequence[T]) -> T:
 
 
 @st.composite
-def scenarios(draw: Any, target: Target, salt: int) -> tuple[Case, ...]:
+def scenarios(draw: Any, target: Claimed, salt: int) -> tuple[Case, ...]:
     """``CALLS`` cases on one pair of shapes, dtypes and layouts, all within the target's claims."""
     x_shape, y_shape = _shapes(draw, target)
     x_dtype, y_dtype = _dtypes(draw, target)
@@ -61,7 +61,7 @@ def scenarios(draw: Any, target: Target, salt: int) -> tuple[Case, ...]:
     return tuple(found)
 
 
-def _call(target: Target, base: Case, entropy: int, k: int) -> Case:
+def _call(target: Claimed, base: Case, entropy: int, k: int) -> Case:
     """The k-th call: reductions go round, then come new contents; the rest follows from a hash."""
     turn, which = divmod(k, len(target.reductions))
     if turn:
@@ -89,7 +89,7 @@ def _at(options: Sequence[T], bits: int) -> T:
     return options[bits % len(options)]
 
 
-def _shapes(draw: Any, target: Target) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _shapes(draw: Any, target: Claimed) -> tuple[tuple[int, ...], tuple[int, ...]]:
     dims = _pick(draw, RANKS)
     if dims <= 1:
         shape: tuple[int, ...] = (_pick(draw, LINES),) if dims else ()
@@ -116,7 +116,7 @@ def _stretched(draw: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if not draw(st.integers(0, 2)) else n for n in kept)
 
 
-def _dtypes(draw: Any, target: Target) -> tuple[str, str]:
+def _dtypes(draw: Any, target: Claimed) -> tuple[str, str]:
     x = _pick(draw, target.dtypes)
     if "mixed_dtype" not in target.claims or draw(st.integers(0, 3)):
         return x, x

@@ -8,6 +8,7 @@ The bits come from ``PCG64.random_raw``, whose stream NumPy guarantees.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ FORMAT_OF = {
     "bfloat16": BFLOAT16,
 }
 MODERATE = 300  # exponents of binary64 for which the oracle needs no rationals
+FEW = 2**12  # elements: of larger operands only the last ones are remembered
 INTEGER_GUARD = {  # in gaps and guards
     "int64": 4100,
     "int32": 4100,
@@ -74,6 +76,30 @@ def _one(bits: Bits, fmt: Format) -> Floats:
 
 def _integers(bits: Bits, fmt: Format) -> Floats:
     return (bits.below(17) - 8).astype(np.float64)
+
+
+def _steps(n: int, fmt: Format) -> int:
+    """k, where differences of up to 2k + 1 add n squares up to less than 2^p, if that can be.
+
+    At most 7: then an odd and an even number are no larger than 8, and the square of their
+    difference, 225, is a number of every format.
+    """
+    most = math.isqrt((2**fmt.precision - 1) // max(n, 1))
+    return min(max((most - 1) // 2, 0), 7)
+
+
+def _odd(bits: Bits, fmt: Format) -> Floats:
+    """Odd numbers, so small that squares of differences with ``even`` ones add up exactly.
+
+    No such difference is 0: a lost element shows in the sum, and so does one that met another's.
+    """
+    return np.asarray(bits.sign() * (1 + 2 * bits.below(_steps(bits.n, fmt) // 2 + 1)), np.float64)
+
+
+def _even(bits: Bits, fmt: Format) -> Floats:
+    """Even numbers, as small as ``odd`` asks for."""
+    half = (_steps(bits.n, fmt) + 1) // 2
+    return np.asarray(2 * (bits.below(2 * half + 1) - half), np.float64)
 
 
 def _ordinary(bits: Bits, fmt: Format) -> Floats:
@@ -208,6 +234,8 @@ REGIMES: dict[str, Regime] = {
     "one": _one,
     "ordinary": _ordinary,
     "integers": _integers,
+    "odd": _odd,
+    "even": _even,
     "zero": _zero,
     "negative": _negative,
     "near_one": _near_one,
@@ -252,12 +280,25 @@ TABLE = (
 )
 
 
-@functools.lru_cache(maxsize=256)
 def elements(operand: Operand) -> Floats:
     """The operand's elements: read-only float64 of its shape, every value exact in its dtype.
 
     A layout with overlapping elements makes them equal: the last one written counts.
     """
+    return _few(operand) if operand.size <= FEW else _many(operand)
+
+
+@functools.lru_cache(maxsize=4)
+def _many(operand: Operand) -> Floats:
+    return _elements(operand)
+
+
+@functools.lru_cache(maxsize=2048)
+def _few(operand: Operand) -> Floats:
+    return _elements(operand)
+
+
+def _elements(operand: Operand) -> Floats:
     fill, n = operand.fill, operand.size
     if operand.dtype in INTEGER_GUARD:
         flat = _integers_of(operand.dtype, fill.regime, Bits(np.random.PCG64(fill.seed), n))
@@ -275,6 +316,23 @@ def elements(operand: Operand) -> Floats:
         result = _window(line, place(operand.layout, operand.shape), operand.shape).copy()
     result.flags.writeable = False
     return result
+
+
+def raw(operand: Operand) -> NDArray[np.uint8]:
+    """The bytes of the operand's buffer: its elements in its layout, with guards and gaps."""
+    line = in_buffer(elements(operand), operand.layout)[0]
+    if operand.dtype in INTEGER_GUARD:
+        line = np.nan_to_num(line, nan=float(INTEGER_GUARD[operand.dtype]))
+    return encoded(line, operand.dtype)
+
+
+def encoded(values: Floats, dtype: str) -> NDArray[np.uint8]:
+    """The bytes of these numbers in ``dtype``, which holds them."""
+    if dtype == "bfloat16":
+        bits = np.ascontiguousarray(values, np.float32).view(np.uint32) >> np.uint32(16)
+        return bits.astype(np.uint16).reshape(-1).view(np.uint8)
+    with np.errstate(all="ignore"):
+        return values.astype(np.dtype(dtype)).reshape(-1).view(np.uint8)
 
 
 def in_buffer(values: NDArray[np.float64], layout: str) -> tuple[Floats, tuple[int, ...]]:

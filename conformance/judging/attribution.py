@@ -9,36 +9,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from conformance.cases.case import Case
 from conformance.cases.features import Feature, clause_of, features, keep_only
 from conformance.cases.plans import plain
-from conformance.judging.checks import ASPECTS, Deviation, Judgement, Where
-
-if TYPE_CHECKING:  # it imports this module
-    from conformance.judging.causes import Cause
+from conformance.judging.checks import ASPECTS, Deviation, Judgement
+from conformance.judging.findings import Finding
 
 Rerun = Callable[[Case], Judgement]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A broken clause, and the case that shows it.
-
-    ``aspect``: of the deviation (see checks.py). ``status``: fail, crash or timeout. ``where``:
-    the wrong elements, where there are any. ``cause``: the likely one, where it could be told.
-    """
-
-    clause: str
-    dtype: str
-    message: str
-    case: Case | None
-    aspect: str = ""
-    status: str = "fail"
-    where: Where | None = None
-    cause: Cause | None = None
 
 
 def attribute(case: Case, deviation: Deviation, rerun: Rerun) -> Finding:

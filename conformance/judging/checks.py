@@ -1,14 +1,16 @@
 """Compare an observation with what is permitted: every clause that looks at one run of a case.
 
-``deviations`` is the one place where a case's observation is judged. A deviation has an *aspect*:
-either a clause id (it always falls under that clause), or ``value``, ``gradient.input`` or
-``gradient.target``, whose clause depends on which feature of the case matters (attribution.py).
+``deviations`` is the one place where a case's observation is judged (batch.py has it judge many at
+once). A deviation has an *aspect*: either a clause id (it always falls under that clause), or
+``value``, ``gradient.input`` or ``gradient.target``, whose clause depends on which feature of the
+case matters (attribution.py).
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +29,7 @@ from reference.enclosure import NAN, NEG_INF, POS_INF, VOID, PermittedSet
 from reference.formats import Floats
 
 ASPECTS = ("value", "gradient.input", "gradient.target")
+ORDERS = (1, 6, None)  # of operations of a gradient, looked at one after the other: how many
 SHOWN = 256  # places of wrong elements that are kept, evenly spread over all of them
 BEYOND = 1000.0  # the error of what is no number, or further outside than this
 
@@ -83,19 +86,29 @@ class Judgement:
     returned: bool = False
 
 
+# How the numbers of a tensor are judged: its aspect, its name, itself, and the permitted sets, of
+# which one is to hold them.
+Compare = Callable[[str, str, Seen, Iterable[PermittedSet]], list[Deviation]]
+
+
 def judge_observation(case: Case, seen: Observation) -> Judgement:
     """Every clause on one observation."""
-    found: list[Deviation] = []
     shares: dict[str, float] = {}
+    compare = functools.partial(_compare, shares)
+    return Judgement(tuple(deviations(case, seen, compare)), shares, seen.value is not None)
+
+
+def deviations(case: Case, seen: Observation, compare: Compare) -> list[Deviation]:
+    """All that is not as permitted, where ``compare`` judges the numbers."""
+    found: list[Deviation] = []
     if seen.rubbish is not None:
         found.append(Deviation("value.tensor", f"returned {seen.rubbish}, not a dense real tensor"))
     elif seen.raised is not None:
-        if "bool" in (case.input.dtype, case.target.dtype):  # may raise, as `-` does
-            return Judgement(tuple(_purity(seen)), {})
-        found.append(Deviation("value", f"raised {seen.raised}"))
+        if "bool" not in (case.input.dtype, case.target.dtype):  # it may raise, as `-` does
+            found.append(Deviation("value", f"raised {seen.raised}"))
     elif seen.value is not None:
-        found += _result(case, seen, seen.value, shares)
-    return Judgement((*found, *_purity(seen)), shares, seen.value is not None)
+        found = _result(case, seen, seen.value, compare)
+    return found + _purity(seen)
 
 
 def _purity(seen: Observation) -> list[Deviation]:
@@ -110,9 +123,7 @@ def _purity(seen: Observation) -> list[Deviation]:
     return found
 
 
-def _result(
-    case: Case, seen: Observation, value: Seen, shares: dict[str, float]
-) -> list[Deviation]:
+def _result(case: Case, seen: Observation, value: Seen, compare: Compare) -> list[Deviation]:
     found = []
     dtypes = result_dtypes(case)
     if value.dtype not in dtypes:
@@ -123,16 +134,13 @@ def _result(
         text = f"the result has shape {value.values.shape}, not {shape}"
         found.append(Deviation("value", text))
     else:
-        permitted = permitted_value(case, value.dtype)
-        found += _compare("value", "result", value, [permitted], shares)
+        found += compare("value", "result", value, _permitted_values(case, value.dtype))
     if seen.alias:
         found.append(Deviation("purity.alias", f"the result shares memory with {seen.alias}"))
-    return found + _gradients(case, seen, value, shares)
+    return found + _gradients(case, seen, value, compare)
 
 
-def _gradients(
-    case: Case, seen: Observation, value: Seen, shares: dict[str, float]
-) -> list[Deviation]:
+def _gradients(case: Case, seen: Observation, value: Seen, compare: Compare) -> list[Deviation]:
     wanted = case.differentiated
     if not wanted:
         if seen.requires_grad:
@@ -154,12 +162,12 @@ def _gradients(
         elif seen.value is not None and seen.value.values.shape == (
             case.shape if case.reduction == "none" else ()
         ):
-            found += _gradient(case, operand, gradient, value.dtype, shares)
+            found += _gradient(case, operand, gradient, value.dtype, compare)
     return found
 
 
 def _gradient(
-    case: Case, operand: str, gradient: Seen, dtype: str, shares: dict[str, float]
+    case: Case, operand: str, gradient: Seen, dtype: str, compare: Compare
 ) -> list[Deviation]:
     aspect, wanted = f"gradient.{operand}", getattr(case, operand)
     if gradient.values.shape != wanted.shape:
@@ -169,15 +177,18 @@ def _gradient(
         text = f"gradient of {operand} is {gradient.dtype}, not {wanted.dtype}"
         return [Deviation(aspect, text)]
     sets = _permitted_gradients(case, operand, dtype)
-    return _compare(aspect, f"gradient of {operand}", gradient, sets, shares)
+    return compare(aspect, f"gradient of {operand}", gradient, sets)
+
+
+def _permitted_values(case: Case, dtype: str) -> Iterator[PermittedSet]:
+    yield permitted_value(case, dtype)
 
 
 def _permitted_gradients(case: Case, operand: str, dtype: str) -> Iterator[PermittedSet]:
     # The builtin's order of operations first, then those of one step: most gradients are inside,
     # and they cost less.
-    yield permitted_gradient(case, dtype, operand, orders=1)
-    yield permitted_gradient(case, dtype, operand, orders=6)
-    yield permitted_gradient(case, dtype, operand)
+    for orders in ORDERS:
+        yield permitted_gradient(case, dtype, operand, orders)
     # Where a 0-d operand leaves two dtypes to compute in, a backward may choose the other one.
     for other in result_dtypes(case):
         if other != dtype:
@@ -188,7 +199,7 @@ def _permitted_gradients(case: Case, operand: str, dtype: str) -> Iterator[Permi
 
 
 def _compare(
-    aspect: str, what: str, seen: Seen, sets: Iterable[PermittedSet], shares: dict[str, float]
+    shares: dict[str, float], aspect: str, what: str, seen: Seen, sets: Iterable[PermittedSet]
 ) -> list[Deviation]:
     """Whether one of the permitted ``sets`` holds what was seen; if not, it is told by the last."""
     if not seen.values.size:

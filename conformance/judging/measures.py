@@ -7,6 +7,7 @@ which cells of that space the run has been to at all.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ FAMILIES = {
     "overlapping": "overlapping",
 }
 _RANK = {family: rank for rank, family in enumerate(dict.fromkeys(FAMILIES.values()))}
+_QUANTITY = {aspect: aspect.partition(".")[0] for aspect in ASPECTS}
 _PATHS = {(): "none", ("input",): "input", ("target",): "target", ("input", "target"): "both"}
 
 
@@ -42,21 +44,41 @@ def measure(
     case: Case, judgement: Judgement, accuracy: dict[Bin, float], coverage: dict[Cell, int]
 ) -> None:
     """Count a case that ran, and its errors where they are worse than what was known."""
-    dtype = case.dtype
-    cell = (dtype, case.reduction, layout_family(case), path(case))
-    coverage[cell] = coverage.get(cell, 0) + 1
+    measure_all([(case, judgement)], accuracy, coverage)
+
+
+def measure_all(
+    judged: Iterable[tuple[Case, Judgement]],
+    accuracy: dict[Bin, float],
+    coverage: dict[Cell, int],
+) -> None:
+    """The same for each of many cases, which costs less at once."""
+    measured = []
+    for case, judgement in judged:
+        cell = (case.dtype, case.reduction, layout_family(case), path(case))
+        coverage[cell] = coverage.get(cell, 0) + 1
+        errors = _errors(judgement)
+        if errors:
+            measured.append((case, errors))
+    powers = exponents([case for case, _ in measured])
+    for (case, errors), power in zip(measured, powers, strict=True):
+        for axis, index in (("size", _power(math.prod(case.shape))), ("exponent", power)):
+            if index is not None:
+                for aspect, error in errors.items():
+                    place = (_QUANTITY[aspect], case.dtype, axis, index)
+                    if error >= accuracy.get(place, 0.0):
+                        accuracy[place] = error
+
+
+def _errors(judgement: Judgement) -> dict[str, float]:
+    """The error of each aspect that was judged, as a share of what is permitted."""
+    if not judgement.deviations:
+        return judgement.shares
     errors = dict(judgement.shares)
     for deviation in judgement.deviations:
         if deviation.where is not None and deviation.aspect in ASPECTS:
             errors[deviation.aspect] = deviation.error
-    if not errors:
-        return
-    for axis, power in (("size", _power(math.prod(case.shape))), ("exponent", exponent(case))):
-        if power is not None:
-            for aspect, error in errors.items():
-                place = (aspect.partition(".")[0], dtype, axis, power)
-                if error >= accuracy.get(place, 0.0):
-                    accuracy[place] = error
+    return errors
 
 
 def layout_family(case: Case) -> str:
@@ -71,16 +93,24 @@ def path(case: Case) -> str:
     return _PATHS[case.differentiated] if case.mode == "grad" else case.mode
 
 
-def exponent(case: Case) -> int | None:
-    """The power of two of the largest finite |x − y|; None where there is none but 0."""
-    if case.same:
-        return None
+def exponents(cases: Sequence[Case]) -> list[int | None]:
+    """For each the power of two of its largest finite |x − y|; None where there is none but 0."""
+    found: list[int | None] = [None] * len(cases)
+    places = [i for i, case in enumerate(cases) if not case.same and 0 not in case.shape]
+    if not places:
+        return found
     with np.errstate(all="ignore"):
-        distance = np.abs(elements(case.input) - elements(case.target))
-    largest = float(distance.max(initial=0.0))
-    if not math.isfinite(largest):
-        largest = float(distance[np.isfinite(distance)].max(initial=0.0))
-    return math.frexp(largest)[1] - 1 if largest else None
+        distances = [elements(cases[i].input) - elements(cases[i].target) for i in places]
+    flat = np.abs(np.concatenate([d.reshape(-1) for d in distances]))
+    ends = np.cumsum([d.size for d in distances])
+    largest = np.maximum.reduceat(np.where(np.isfinite(flat), flat, 0.0), [0, *ends[:-1]])
+    for i, power, some in zip(places, np.frexp(largest)[1].tolist(), largest > 0, strict=True):
+        found[i] = power - 1 if some else None
+    return found
+
+
+def exponent(case: Case) -> int | None:
+    return exponents([case])[0]
 
 
 def _power(n: int) -> int | None:

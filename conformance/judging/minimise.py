@@ -6,6 +6,8 @@ is the same in every process and needs no replay of what Hypothesis drew.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 
 from conformance.cases.case import Case, Fill, Operand
@@ -13,24 +15,48 @@ from conformance.cases.features import features, keep_only
 from conformance.cases.plans import with_reduction, with_shapes
 
 ATTEMPTS = 300
+SMALL = 4096  # elements: simpler cases up to here are tried several at a time
+TOGETHER = 8
 
 
-def minimise(case: Case, still_fails: Callable[[Case], bool], attempts: int = ATTEMPTS) -> Case:
-    """A case no more complex than ``case`` for which ``still_fails`` holds; so many tries."""
+def minimise(
+    case: Case,
+    first_failing: Callable[[list[Case]], Case | None],
+    until: float,
+    attempts: int = ATTEMPTS,
+) -> Case:
+    """A case no more complex than ``case`` that fails as it does; after so many tries the best.
+
+    ``first_failing``: the first of some cases that does. ``until``: the time (``time.monotonic()``)
+    after which no more is tried.
+    """
     tried = {case}
     progress = True
     while progress:
         progress = False
-        for simpler in _simplifications(case):
-            if simpler in tried:
-                continue
-            tried.add(simpler)
-            if len(tried) > attempts:
+        for some in _together(_simplifications(case), tried):
+            if len(tried) > attempts or time.monotonic() > until:
                 return case
-            if still_fails(simpler):
+            simpler = first_failing(some)
+            if simpler is not None:
                 case, progress = simpler, True
                 break
     return case
+
+
+def _together(cases: Iterator[Case], tried: set[Case]) -> Iterator[list[Case]]:
+    """Those that are new, large ones one by one and small ones several at a time."""
+    some: list[Case] = []
+    for case in cases:
+        if case in tried:
+            continue
+        tried.add(case)
+        some.append(case)
+        if len(some) == TOGETHER or math.prod(case.shape) > SMALL:
+            yield some
+            some = []
+    if some:
+        yield some
 
 
 def _simplifications(case: Case) -> Iterator[Case]:

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from conformance.cases.case import FLOAT_DTYPES, Case, Operand, promote
+from conformance.cases.case import FLOAT_DTYPES, Case, Operand
 from conformance.cases.values import FORMAT_OF, elements
 from reference import mse
 from reference.enclosure import (
@@ -26,12 +26,18 @@ def result_dtypes(case: Case) -> tuple[str, ...]:
     The builtin broadcasts before it promotes, so dimensions play no part; ``x - y`` lets an operand
     with dimensions outweigh a 0-d one of its category (clause ``dtypes.scalar``, a ``should``).
     """
-    x, y = case.input, case.target
-    both = promote(x.dtype, y.dtype)
-    if bool(x.shape) == bool(y.shape):
+    x, y, both = case.input, case.target, case.dtype
+    if x.dtype == y.dtype or bool(x.shape) == bool(y.shape):
         return (both,)
     outer = x.dtype if x.shape else y.dtype
     return (both, outer) if outer in FLOAT_DTYPES and outer != both else (both,)
+
+
+def grad_output(case: Case, dtype: str) -> Operand:
+    """What a result of ``dtype`` is differentiated with."""
+    g, shape = case.grad_output, case.shape if case.reduction == "none" else ()
+    same = g.dtype == dtype and g.shape == shape
+    return g if same else g.replace(shape=shape, dtype=dtype)
 
 
 def permitted_value(case: Case, dtype: str) -> PermittedSet:
@@ -49,7 +55,7 @@ def permitted_gradient(
 
     ``orders``: only so many of the permitted orders of operations: a subset, which costs less.
     """
-    g = case.grad_output.replace(shape=case.shape if case.reduction == "none" else (), dtype=dtype)
+    g = grad_output(case, dtype)
     gradient = _gradient(case.input, case.target, case.reduction, g, dtype, orders)
     wanted: Operand = getattr(case, operand)
     if operand == "target":

@@ -1,52 +1,44 @@
-"""Which GPU a worker uses, and whether it still works. Imports torch only where it is asked."""
+"""The device that a target is observed on: is it there, and does it still work."""
 
 from __future__ import annotations
 
-import itertools
-import subprocess
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
+import torch
 
 
 class DeviceLost(RuntimeError):
     """A call left the device unusable: every later call in this process would fail."""
 
 
-def own_gpu(worker: int, device: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """What to add to the environment of the ``worker``-th process, before torch looks at it.
+class DeviceUnavailable(RuntimeError):
+    """A device that this machine does not have, or that the target does not run on."""
 
-    Each process is given another of the GPUs that the caller sees as its first, ``cuda:0``; the
-    others follow it, for clauses that take two. Nothing where the caller names one, as ``cuda:1``.
-    """
-    if device != "cuda":
-        return {}
-    told = environment.get(VISIBLE)
-    names = _installed() if told is None else (name.strip() for name in told.split(","))
-    # CUDA itself reads the list up to the first entry that is none.
-    gpus = list(itertools.takewhile(lambda name: name and not name.startswith("-"), names))
-    if len(gpus) < 2:
-        return {}
-    first = worker % len(gpus)
-    return {VISIBLE: ",".join(gpus[first:] + gpus[:first])}
+    status = 3
 
 
-def _installed() -> Iterable[str]:
-    """The names of all GPUs, which do not depend on an order; none where that cannot be told."""
-    command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return found.stdout.split()
+def check_device(device: str) -> None:
+    """Raises DeviceUnavailable for one that is absent, or no device."""
+    if device == "cpu":
+        return
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    if match is None:
+        raise DeviceUnavailable(f"unknown device {device!r}: use cpu, cuda or cuda:N")
+    if not torch.cuda.is_available():
+        raise DeviceUnavailable(
+            f"device {device} is not available: torch {torch.__version__} sees no CUDA device"
+        )
+    if match[1] and int(match[1]) >= torch.cuda.device_count():
+        raise DeviceUnavailable(
+            f"device {device} is not available: there are {torch.cuda.device_count()} CUDA devices"
+        )
 
 
 def check_alive(device: str) -> None:
     """Wait for the work of ``device``. Raises DeviceLost where no later call can succeed."""
     if device == "cpu":
         return
-    import torch
-
     try:
         torch.cuda.synchronize(device)
     except RuntimeError:
@@ -65,8 +57,6 @@ def poison(device: str, sizes: Iterable[int]) -> None:
     """
     if device == "cpu":
         return
-    import torch
-
     held = [
         torch.full((size,), -1, dtype=torch.int8, device=device)  # all bits set: NaN in each format
         for size in sizes

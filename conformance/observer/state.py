@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.multiprocessing
+
+np: Any = None
+with contextlib.suppress(ImportError):  # the target's interpreter need not have it
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class _Setting:
     read: Callable[[], Any]
     write: Callable[[Any], Any]
     unusual: Any = None
+
+
+def _numpy_errors() -> dict[str, str]:
+    return dict(np.geterr()) if np else {}
 
 
 # Looked at after every call.
@@ -50,9 +57,9 @@ _SETTINGS = (
     ),
     _Setting(
         "numpy's handling of errors",
-        np.geterr,
-        lambda errors: np.seterr(**errors),
-        dict.fromkeys(np.geterr(), "ignore"),
+        _numpy_errors,
+        lambda errors: np and np.seterr(**errors),
+        dict.fromkeys(_numpy_errors(), "ignore"),
     ),
     _Setting(
         "the garbage collector",
@@ -98,16 +105,18 @@ def unusual_settings() -> Iterator[Settings]:
 @contextlib.contextmanager
 def fresh_randomness(seed: int) -> Iterator[None]:
     """Random states that no call can have left behind; put back afterwards."""
-    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    before = torch.get_rng_state(), random.getstate(), np and np.random.get_state()
     torch.manual_seed(seed)
-    np.random.seed(seed)
     random.seed(seed)
+    if np:
+        np.random.seed(seed)
     try:
         yield
     finally:
         torch.set_rng_state(before[0])
-        np.random.set_state(before[1])
-        random.setstate(before[2])
+        random.setstate(before[1])
+        if np:
+            np.random.set_state(before[2])
 
 
 # What verdicts on other code rest on.
@@ -119,9 +128,8 @@ _OWNERS = (
     torch.nn.MSELoss,
     torch.nn.functional,
     torch.testing,
-    np,
-    np.testing,
     time,
+    *((np, np.testing) if np else ()),
 )
 
 
@@ -180,12 +188,13 @@ def _set_environment(wanted: dict[str, str]) -> None:
 
 
 def _printing() -> tuple[Any, ...]:
-    return dict(vars(torch._tensor_str.PRINT_OPTS)), np.get_printoptions()
+    return dict(vars(torch._tensor_str.PRINT_OPTS)), np.get_printoptions() if np else {}
 
 
 def _set_printing(options: tuple[dict[str, Any], dict[str, Any]]) -> None:
     vars(torch._tensor_str.PRINT_OPTS).update(options[0])
-    np.set_printoptions(**options[1])
+    if np:
+        np.set_printoptions(**options[1])
 
 
 def _processors() -> set[int]:
@@ -274,6 +283,8 @@ def _write(wanted: dict[str, Any]) -> None:
 
 def _numpy_random() -> dict[str, Any]:
     """NumPy's random state, with bytes for the array in it, so that states compare."""
+    if not np:
+        return {}
     state = dict(np.random.get_state(legacy=False))
     words = {k: bytes(v) if isinstance(v, np.ndarray) else v for k, v in state["state"].items()}
     return state | {"state": words}
@@ -282,7 +293,7 @@ def _numpy_random() -> dict[str, Any]:
 def world() -> dict[str, Any]:
     """What is too dear to look at after every call: random states, filters, settings."""
     return {
-        "torch's random state": bytes(torch.get_rng_state().numpy()),
+        "torch's random state": torch.get_rng_state().view(torch.int64).tolist(),
         "numpy's random state": _numpy_random(),
         "Python's random state": random.getstate(),
         "the warning filters": tuple(warnings.filters),
@@ -295,3 +306,21 @@ def world_changes(before: dict[str, Any]) -> list[str]:
     after = world()
     changed = [name for name, value in before.items() if value != after[name]]
     return changed + _replaced()
+
+
+@contextlib.contextmanager
+def settled() -> Iterator[None]:
+    """No warnings (the builtin warns about broadcasting), and one thread.
+
+    Small cases are no faster on several threads, and results differ in bits between their numbers.
+    """
+    threads = torch.get_num_threads()
+    if threads != 1:
+        torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if threads != 1:
+            torch.set_num_threads(threads)

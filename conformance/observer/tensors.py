@@ -1,63 +1,31 @@
-"""Cases made real: torch tensors with the exact elements, strides, offset and guards."""
+"""Tensors out of the arena, and into it."""
 
 from __future__ import annotations
 
-import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from conformance.cases.case import Operand
-from conformance.cases.layouts import place
-from conformance.cases.values import INTEGER_GUARD, elements, in_buffer
-from reference.formats import Floats
+from conformance.cases.arena import HEADER, WIDTHS, Arena, aligned
 
-DTYPES: dict[str, torch.dtype] = {
-    "float64": torch.float64,
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "int64": torch.int64,
-    "int32": torch.int32,
-    "int16": torch.int16,
-    "int8": torch.int8,
-    "uint8": torch.uint8,
-    "bool": torch.bool,
-}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in WIDTHS}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_NUMPY: dict[str, Any] = {
-    "float64": np.float64,
-    "float32": np.float32,
-    "float16": np.float16,
-    "int64": np.int64,
-    "int32": np.int32,
-    "int16": np.int16,
-    "int8": np.int8,
-    "uint8": np.uint8,
-    "bool": np.bool_,
-}
+# An operand as a request names it: where its buffer lies in the arena and how many elements that
+# holds; dtype; shape, strides and offset of the tensor in its buffer; and whether it is a tensor of
+# its own to autograd, and no view.
+Placed = Sequence[Any]
 
 
 @dataclass(frozen=True)
 class Made:
-    """A tensor, the buffer that it is a view of, and what the buffer held at first.
-
-    ``form``: the tensor's own at first (:func:`form_of`).
-    """
+    """A tensor, the buffer that it is a view of, and its form at first (:func:`form_of`)."""
 
     tensor: torch.Tensor
     buffer: torch.Tensor
-    original: NDArray[Any]
     form: tuple[Any, ...]
-
-    def changed(self) -> bool:
-        """Whether any element, gap or guard has other bits than at first."""
-        now = self.buffer.detach()
-        raw = (now.view(torch.int16) if now.dtype == torch.bfloat16 else now).cpu().numpy()
-        return raw.tobytes() != self.original.tobytes()
 
     def replaced(self) -> bool:
         """Whether the tensor has other memory, strides or dtype than at first, through .data."""
@@ -69,40 +37,102 @@ def form_of(tensor: torch.Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
-@functools.lru_cache(maxsize=256)
-def _raw_buffer(operand: Operand) -> NDArray[Any]:
-    """The buffer's contents in the operand's own dtype (bfloat16: its bits as int16)."""
-    line = in_buffer(elements(operand), operand.layout)[0]
-    if operand.dtype == "bfloat16":
-        bits = line.astype(np.float32).view(np.uint32) >> np.uint32(16)
-        return bits.astype(np.uint16).view(np.int16)
-    if operand.dtype in INTEGER_GUARD:
-        line = np.nan_to_num(line, nan=float(INTEGER_GUARD[operand.dtype]))
-    with np.errstate(all="ignore"):
-        return line.astype(_NUMPY[operand.dtype])
+class Handed:
+    """The part of the arena that a request hands in.
+
+    On the CPU an operand's buffer is that memory itself. Elsewhere all of it is copied to the
+    device at once, each operand to a buffer of its own there, and back at once (:meth:`finish`): so
+    the arena shows in either case what became of it.
+    """
+
+    def __init__(self, arena: Arena, size: int, device: str) -> None:
+        self.arena, self.size, self.staged = arena, size, None
+        if device != "cpu" and size:
+            self.staged = self._bytes().to(device)
+
+    def _bytes(self) -> torch.Tensor:
+        return torch.frombuffer(self.arena.map, dtype=torch.uint8, count=self.size, offset=HEADER)
+
+    def _staged(self, placed: Placed) -> torch.Tensor:
+        assert self.staged is not None
+        offset, count, dtype = placed[:3]
+        start = offset - HEADER
+        return self.staged[start : start + count * WIDTHS[dtype]].view(DTYPES[dtype])
+
+    def buffer(self, placed: Placed) -> torch.Tensor:
+        """The memory of an operand."""
+        if self.staged is not None:
+            return self._staged(placed).clone()
+        offset, count, dtype = placed[:3]
+        return torch.frombuffer(self.arena.map, dtype=DTYPES[dtype], count=count, offset=offset)
+
+    def back(self, placed: Placed, buffer: torch.Tensor) -> None:
+        """After a call: what the buffer holds now."""
+        if self.staged is not None:
+            self._staged(placed).copy_(buffer.detach())
+
+    def finish(self) -> None:
+        """After the last call."""
+        if self.staged is not None:
+            self._bytes().copy_(self.staged)
 
 
-def make(operand: Operand, device: str, requires_grad: bool = False) -> Made:
-    """A leaf tensor for ``operand`` on ``device``, in a fresh buffer.
+def view_of(buffer: torch.Tensor, placed: Placed, requires_grad: bool = False) -> Made:
+    """The operand: a view of its buffer.
 
     A contiguous one is a tensor of its own to autograd, as ``torch.randn`` makes it; the others
     are views.
     """
-    raw = _raw_buffer(operand)
-    buffer = torch.from_numpy(raw.copy())
-    if operand.dtype == "bfloat16":
-        buffer = buffer.view(torch.bfloat16)
-    if device != "cpu":
-        buffer = buffer.to(device)
-    spot = place(operand.layout, operand.shape)
-    tensor = buffer.as_strided(operand.shape, spot.strides, spot.offset)
-    if operand.layout == "contiguous":
+    shape, strides, offset, own = placed[3:]
+    tensor = buffer.as_strided(shape, strides, offset)
+    if own:
         tensor = tensor.detach()
     tensor = tensor.requires_grad_() if requires_grad else tensor
-    return Made(tensor, buffer, raw, form_of(tensor))
+    return Made(tensor, buffer, form_of(tensor))
 
 
-def to_numpy(tensor: torch.Tensor) -> Floats:
-    """The tensor's elements as float64 (exact for every dtype that cases use)."""
-    dense: Floats = tensor.detach().to("cpu", torch.float64).resolve_neg().numpy()
-    return dense
+class Notes:
+    """The part of the arena that the observer writes to: tensors, one behind the other.
+
+    On a device they are gathered there, and copied at once (:meth:`finish`).
+    """
+
+    def __init__(self, arena: Arena, start: int, size: int, device: str) -> None:
+        assert start >= HEADER
+        self.arena, self.start, self.used, self.size = arena, start, 0, size
+        self.staged = None
+        if device != "cpu":
+            self.staged = torch.empty(size, dtype=torch.uint8, device=device)
+
+    def put(self, tensor: torch.Tensor) -> list[Any]:
+        """Copy its elements; returns dtype, shape, device and offset from the start.
+
+        The offset is None where there is no room for them, or where it has no elements to read (on
+        the meta device). A dtype that cases do not use is named, and its elements are written as
+        float64. Raises what torch raises.
+        """
+        name = DTYPE_NAMES.get(tensor.dtype)
+        shape, kind = list(tensor.shape), tensor.device.type
+        dtype = tensor.dtype if name else torch.float64
+        label = name or str(tensor.dtype).removeprefix("torch.")
+        offset, size = self.used, math.prod(shape)
+        if kind == "meta" or offset + size * dtype.itemsize > self.size:
+            return [label, shape, kind, None]
+        if size:
+            self._place(dtype, size, offset).view(shape).copy_(tensor.detach())
+            self.used = aligned(offset + size * dtype.itemsize)
+        return [label, shape, kind, offset]
+
+    def _place(self, dtype: torch.dtype, size: int, offset: int) -> torch.Tensor:
+        if self.staged is not None:
+            return self.staged[offset : offset + size * dtype.itemsize].view(dtype)
+        whole = self.start + offset
+        return torch.frombuffer(self.arena.map, dtype=dtype, count=size, offset=whole)
+
+    def finish(self) -> None:
+        """After the last call."""
+        if self.staged is not None and self.used:
+            place = torch.frombuffer(
+                self.arena.map, dtype=torch.uint8, count=self.used, offset=self.start
+            )
+            place.copy_(self.staged[: self.used])

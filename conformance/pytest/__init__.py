@@ -12,11 +12,13 @@
 The target is judged once, by the first of the tests that runs; pytest-xdist's workers share the
 verdict. A broken ``must`` fails, a broken ``should`` and what is waived are expected failures, and
 what the target does not claim is skipped. Waivers are read from the configuration of pytest's root
-folder. It is judged in the process of the test: a target that crashes ends it, as any test would.
+folder. The target runs in a process of its own, where it can be found by a name there: what crashes
+fails its clause, and ends nothing. What has no name (a local function) runs in the test's process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -28,9 +30,9 @@ from typing import Any
 
 import pytest
 
-from conformance.clauses import CLAUSES, Clause
+from conformance.clauses import CLAUSES, ONE_GPU, Clause
 from conformance.running.options import check_profile
-from conformance.verdict.verdict import BROKEN_STATUSES, ONE_GPU
+from conformance.verdict.verdict import BROKEN_STATUSES
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,14 @@ class Judging:
 
     def verdict(self, root: Path) -> dict[str, Any]:
         """The verdict as JSON, with the waivers of ``root``. Raises TargetError and others."""
+        from conformance.pytest.reaching import observer_of
         from conformance.running.inprocess import judged
         from conformance.verdict.configuration import find
         from conformance.verdict.waivers import parse
-        from targets import resolve
 
         waivers = parse(find(root))
-        found = resolve(self.target)
-        verdict = judged(found, self.device, self.profile, self.seed, waivers)
-        return verdict.to_json()
+        with contextlib.closing(observer_of(self.target, self.device)) as observer:
+            return judged(observer, self.profile, self.seed, waivers).to_json()
 
     def shared(self, folder: Path, root: Path, key: str) -> dict[str, Any]:
         """The verdict, made by the first process of this test run that asks for it."""

@@ -7,20 +7,13 @@ without ``--target`` it does nothing.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conformance.observer.devices import own_gpu
-from conformance.running.box import BlackBox
-
 RESULT = "loss-conformance"  # the user property that carries a shard's result to the controller
-BOXES = "loss_conformance_boxes"  # the folder where pytest-xdist's workers write down their calls
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,21 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "conformance: a shard of the conformance suite")
     if not config.getoption("--target"):
         return
-    worker = getattr(config, "workerinput", None)
-    if worker is None:
+    if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Collector(config), "loss-conformance-collector")
-    else:
-        place = int(worker["workerid"].removeprefix("gw"))
-        os.environ |= own_gpu(place, config.getoption("--conformance-device"), os.environ)
-
-
-def box_of(config: pytest.Config, spec: str) -> BlackBox | None:
-    """Where this worker of pytest-xdist writes down the calls of ``spec``; None in one process."""
-    worker = getattr(config, "workerinput", {})
-    if BOXES not in worker:
-        return None
-    place = config.getoption("--target").index(spec)
-    return BlackBox(Path(worker[BOXES], f"{worker['workerid']}-{place}.box"))
 
 
 class Collector:
@@ -71,12 +51,6 @@ class Collector:
         self.config, self.start = config, time.monotonic()
         self.results: dict[str, list[dict[str, Any]]] = {}
         self.verdicts: list[dict[str, Any]] = []
-        self.boxes = tempfile.TemporaryDirectory(prefix="loss-conformance-")
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        """Of pytest-xdist: a worker is about to be started."""
-        node.workerinput[BOXES] = self.boxes.name
 
     @pytest.hookimpl(trylast=True)  # pytest-xdist's workers have been started then
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -84,18 +58,6 @@ class Collector:
             from conformance.pytest.verdicts import begin_session
 
             begin_session(self.config)
-
-    def lost(self) -> dict[str, list[tuple[str, str]]]:
-        """For each target, the calls that ended their worker, and how."""
-        found: dict[str, list[tuple[str, str]]] = {}
-        for path in sorted(Path(self.boxes.name).glob("*.box")):
-            box = BlackBox(path)
-            call = box.read()[1]
-            if call:
-                spec = self.config.getoption("--target")[int(path.stem.rpartition("-")[2])]
-                how = box.reason() or "ended the process that made it"
-                found.setdefault(spec, []).append((call, how))
-        return found
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call":
@@ -112,8 +74,7 @@ class Collector:
         from conformance.pytest.verdicts import conclude_session
 
         duration = time.monotonic() - self.start
-        self.verdicts = conclude_session(self.config, self.results, self.lost(), duration)
-        self.boxes.cleanup()
+        self.verdicts = conclude_session(self.config, self.results, duration)
         if exitstatus == 0 and not all(v["conforms"] for v in self.verdicts):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

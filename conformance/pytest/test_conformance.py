@@ -7,62 +7,45 @@ from collections.abc import Callable
 
 import pytest
 
-from conformance.cases.plans import Shard, plan
-from conformance.cases.profiles import Profile
+from conformance.cases.profiles import PROFILES, Profile
 from conformance.clauses import BY_ID
-from conformance.pytest.plugin import RESULT, box_of
-from conformance.pytest.verdicts import waivers_of
-from conformance.running.options import (
-    DeviceUnavailable,
-    UsageError,
-    check_device,
-    check_profile,
-    make_ready,
-)
-from conformance.running.shards import Session, run_shard
+from conformance.pytest.plugin import RESULT
+from conformance.pytest.verdicts import observers_of, waivers_of
+from conformance.running.observers import Process
+from conformance.running.session import Session, run_shard
+from conformance.running.shards import Shard, plan
 from conformance.verdict.verdict import BROKEN_STATUSES
-from targets import Target, TargetError, resolve
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
-    specs = config.getoption("--target")
-    if not specs:
+    if not config.getoption("--target"):
         raise pytest.UsageError("name what to judge: pytest --pyargs conformance --target TARGET")
-    try:
-        profile = check_profile(config.getoption("--conformance-profile"))
-        check_device(config.getoption("--conformance-device"))
-        targets = [(spec, resolve(spec)) for spec in specs]
-        waivers_of(config)
-    except (TargetError, UsageError, DeviceUnavailable) as error:
-        raise pytest.UsageError(str(error)) from None
+    observers = observers_of(config)
+    waivers_of(config)
+    profile = PROFILES[config.getoption("--conformance-profile")]
     arguments = [
-        pytest.param(spec, target, profile, shard, id=f"{target.name}-{shard.name}")
-        for spec, target in targets
-        for shard in plan(target, profile)
+        pytest.param(spec, observer, profile, shard, id=f"{observer.claimed.name}-{shard.name}")
+        for spec, observer in observers.items()
+        for shard in plan(observer.claimed, profile)
     ]
-    metafunc.parametrize(("spec", "target", "profile", "shard"), arguments)
+    metafunc.parametrize(("spec", "observer", "profile", "shard"), arguments)
 
 
 @pytest.mark.conformance
 def test_shard(
     spec: str,
-    target: Target,
+    observer: Process,
     profile: Profile,
     shard: Shard,
     pytestconfig: pytest.Config,
     record_property: Callable[[str, object], None],
 ) -> None:
-    device = pytestconfig.getoption("--conformance-device")
-    try:
-        make_ready(target, device)
-    except (TargetError, DeviceUnavailable) as error:
-        pytest.fail(str(error), pytrace=False)
-    seed = pytestconfig.getoption("--conformance-seed")
-    session = Session(target, device, seed, box=box_of(pytestconfig, spec))
+    session = Session(observer, pytestconfig.getoption("--conformance-seed"))
     result = run_shard(session, shard, profile)
     record_property(RESULT, json.dumps({"target": spec, "result": result.to_json()}))
-    waivers = [w for w in waivers_of(pytestconfig) if w.concerns(target.name, spec, device)]
+    name = observer.claimed.name
+    waivers = [w for w in waivers_of(pytestconfig) if w.concerns(name, spec, observer.device)]
     broken = [
         f
         for f in result.findings.values()

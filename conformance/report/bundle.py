@@ -2,59 +2,85 @@
 
 A :class:`Bundle` is given names. It finds the statement that binds each one, copies its source, and
 does the same for every name of its module that this statement mentions, until nothing is missing.
-What comes from outside (torch, NumPy, the standard library) is imported as in the original. A
-module of the suite that is used as ``module.name`` becomes a namespace of the names so used.
+What comes from outside (torch, NumPy, the standard library) is imported as in the original. Of a
+class without bases, only the methods are copied that something mentions. ``module.name`` of a
+module of the suite becomes ``module_name``, and so does what has the name of something else.
 """
 
 from __future__ import annotations
 
 import ast
-import functools
-import importlib
-import importlib.util
-import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-OWN = ("conformance", "reference", "targets")
-REGISTRARS = ("experiment",)  # decorators that mean nothing outside the suite
+from conformance.report.sources import (
+    Definition,
+    Place,
+    Reference,
+    assigned,
+    attributes,
+    bound,
+    bound_by,
+    decorators,
+    is_own,
+    read,
+    references,
+    registers,
+)
+
+
+@dataclass(eq=False)
+class Part:
+    """A statement that is copied, all of it but what is ``left``: methods that nothing mentions.
+
+    ``pieces``: what it has besides. ``needs``: whether something else must come before it.
+    """
+
+    module: str
+    node: ast.stmt
+    left: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    pieces: list[ast.AST] = field(default_factory=list)
+    needs: bool = False
 
 
 @dataclass
 class Bundle:
-    """``parts``: source texts, each after what it needs at once, before what its functions need.
+    """``instead``: what is copied in the place of something else. ``reserved``: names to avoid.
 
-    ``imports``: names, by where from.
+    ``parts``: each after what it needs at once, before what its functions need. ``imports``: names,
+    by where from.
     """
 
-    parts: list[str] = field(default_factory=list)
+    instead: Mapping[Place, Place] = field(default_factory=dict)
+    reserved: tuple[str, ...] = ()
+    parts: list[Part] = field(default_factory=list)
     imports: dict[str, set[str]] = field(default_factory=dict)
-    _origins: dict[str, str] = field(default_factory=dict)
-    _copied: set[int] = field(default_factory=set)
-    _namespaces: dict[str, set[str]] = field(default_factory=dict)
+    _wanted: dict[Place, str] = field(default_factory=dict)
+    _mentioned: set[str] = field(default_factory=set)
+    _known: dict[int, Part] = field(default_factory=dict)
+    _classes: list[Part] = field(default_factory=list)
 
-    def add(self, module: str, name: str) -> None:
+    def add(self, module: str, name: str, wanted: str = "") -> None:
         """Copy what ``name`` is bound to in ``module``, and all that it needs.
 
-        Raises ValueError where two different things of that name would be needed.
+        ``wanted``: the name that it is to have. A name that is not bound there is a local one, or
+        one of Python's own. Raises ValueError for what cannot be copied.
         """
-        lines, bound = _read(module)
-        node = bound.get(name)
-        if node is None:
-            return  # a local name, or one of Python's own
+        module, name, node = self._home(module, name)
         if isinstance(node, ast.Import | ast.ImportFrom):
-            self._import(module, node, name)
-        elif self._origins.setdefault(name, module) != module:
-            raise ValueError(f"two names {name!r}: of {module} and of {self._origins[name]}")
-        elif id(node) not in self._copied:
-            self._copied.add(id(node))
-            self._add_used(module, _at_once(node))
-            self.parts.append(_source(lines, node))
-            self._add_used(module, ast.walk(node))
+            self._import(node, name)
+        elif node is not None:
+            self._wanted.setdefault((module, name), wanted or name)
+            if id(node) not in self._known:
+                self._copy(Part(module, node))
 
-    def has(self, name: str) -> bool:
-        """Whether ``name`` is among what was copied."""
-        return name in self._origins
+    def mention(self, *names: str) -> None:
+        """Copy the methods of these names, too; as the text around the copies needs them."""
+        for name in names:
+            if name not in self._mentioned:
+                self._mentioned.add(name)
+                for known in self._classes:
+                    self._keep(known, name)
 
     def use(self, name: str, origin: str = "") -> None:
         """Import ``name``; from ``origin``, where there is one."""
@@ -65,94 +91,150 @@ class Bundle:
         origins = sorted(origin for origin in self.imports if origin)
         return plain + [f"from {o} import {', '.join(sorted(self.imports[o]))}" for o in origins]
 
-    def namespaces(self) -> list[str]:
-        """What stands for the modules of the suite: after all parts."""
-        return [
-            f"{name} = SimpleNamespace({', '.join(f'{n}={n}' for n in sorted(used))})"
-            for name, used in self._namespaces.items()
-        ]
+    def part(self, module: str, name: str) -> Part:
+        """The one that binds a name, which was added."""
+        node = self._home(module, name)[2]
+        return self._known[id(node)]
 
-    def _add_used(self, module: str, nodes: Iterator[ast.AST]) -> None:
-        bound = _read(module)[1]
-        for inner in nodes:
-            if isinstance(inner, ast.Attribute) and isinstance(inner.value, ast.Name):
-                own = _own_module(bound.get(inner.value.id), inner.value.id)
-                if own:
-                    self.add(own, inner.attr)
-                    self._namespaces.setdefault(inner.value.id, set()).add(inner.attr)
-                    self.use("SimpleNamespace", "types")
-            elif isinstance(inner, ast.Name) and not _own_module(bound.get(inner.id), inner.id):
-                self.add(module, inner.id)
+    def name(self, module: str, name: str) -> str:
+        """As it is called in the text."""
+        return self._names().get(self._home(module, name)[:2], name)
 
-    def _import(self, module: str, node: ast.Import | ast.ImportFrom, name: str) -> None:
-        (alias,) = (a for a in node.names if _bound_by(a) == name)
-        if isinstance(node, ast.ImportFrom) and _is_own(node.module):
-            self.add(str(node.module), alias.name)
-        else:
-            renamed = f" as {alias.asname}" if alias.asname else ""
-            origin = str(node.module) if isinstance(node, ast.ImportFrom) else ""
-            self.use(alias.name + renamed, origin)
+    def texts(self, parts: Iterable[Part]) -> list[str]:
+        """Their sources, once everything was added."""
+        names = self._names()
+        return [_source(part, self._edits(part, names)) for part in parts]
+
+    def _home(self, module: str, name: str) -> tuple[str, str, ast.stmt | None]:
+        """Where a name is bound, through all imports inside the suite, and by which statement."""
+        while True:
+            module, name = self.instead.get((module, name), (module, name))
+            node = bound(module).get(name)
+            if not (isinstance(node, ast.ImportFrom) and is_own(node.module)):
+                return module, name, node
+            (alias,) = (a for a in node.names if bound_by(a) == name)
+            module, name = str(node.module), alias.name
+
+    def _copy(self, part: Part) -> None:
+        node = part.node
+        self._known[id(node)] = part
+        own: list[ast.AST] = [node]
+        if isinstance(node, ast.ClassDef) and not (node.bases or node.keywords):
+            for inner in node.body:
+                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("__"):
+                    part.left.setdefault(inner.name, []).append(inner)
+            methods = [method for group in part.left.values() for method in group]
+            own = [*decorators(node), *(n for n in node.body if n not in methods)]
+            self._classes.append(part)
+        found = [reference for piece in own for reference in references(piece)]
+        at_once = [r for r in found if not r.later]
+        self._add_all(part.module, at_once)
+        places = (self._home(*r.meant(part.module)[1])[:2] for r in at_once)
+        part.needs = any(place in self._wanted for place in places)
+        self.parts.append(part)
+        self._add_all(part.module, (r for r in found if r.later))
+        self._take(part, own)
+        for name in sorted(self._mentioned & part.left.keys()):
+            self._keep(part, name)
+
+    def _keep(self, part: Part, name: str) -> None:
+        """Methods of a class, after all."""
+        methods = part.left.pop(name, [])
+        for method in methods:
+            self._add_all(part.module, references(method))
+        self._take(part, methods)
+
+    def _take(self, part: Part, pieces: Sequence[ast.AST]) -> None:
+        part.pieces += pieces
+        for piece in pieces:
+            self.mention(*sorted(attributes(part.module, piece)))
+
+    def _add_all(self, module: str, found: Iterable[Reference]) -> None:
+        for reference in found:
+            meant, place = reference.meant(module)
+            self.add(*place, wanted=meant.text.replace(".", "_"))
+
+    def _import(self, node: ast.Import | ast.ImportFrom, name: str) -> None:
+        for alias in node.names:
+            if bound_by(alias) == name:
+                renamed = f" as {alias.asname}" if alias.asname else ""
+                origin = str(node.module) if isinstance(node, ast.ImportFrom) else ""
+                self.use(alias.name + renamed, origin)
+
+    def _names(self) -> dict[Place, str]:
+        """What each thing is called in the text. Raises ValueError where nothing is left."""
+        imported = set[str]().union(*self.imports.values())
+        taken = {*self.reserved, *(n.rpartition(" ")[2].partition(".")[0] for n in imported)}
+        names: dict[Place, str] = {}
+        for (module, name), wanted in self._wanted.items():
+            private = "_" * name.startswith("_")
+            other = f"{private}{module.rpartition('.')[2]}_{name.lstrip('_')}"
+            free = [n for n in (wanted, other) if n not in taken]
+            if not free:
+                raise ValueError(f"{module}.{name} cannot be copied: {wanted} and {other} exist")
+            names[module, name] = free[0]
+            taken.add(free[0])
+        return names
+
+    def _edits(self, part: Part, names: dict[Place, str]) -> list[_Edit]:
+        """What becomes of the names in a statement."""
+        edits, node = [], part.node
+        for reference in (r for piece in part.pieces for r in references(piece)):
+            meant, place = reference.meant(part.module)
+            new = names.get(self._home(*place)[:2], "")
+            edits.append(_Edit(meant.line, meant.start, meant.text, new))
+        for name in assigned(node):
+            new = names.get((part.module, name.id), "")
+            edits.append(_Edit(name.lineno, name.col_offset, name.id, new))
+        if isinstance(node, Definition):
+            start = node.col_offset + len(_KEYWORDS[type(node)])
+            edits.append(_Edit(node.lineno, start, node.name, names[part.module, node.name]))
+        return [edit for edit in edits if edit.new not in ("", edit.old)]
 
 
-@functools.cache
-def _read(module: str) -> tuple[list[str], dict[str, ast.stmt]]:
-    """The lines of a module, and the statement at its top level that binds each name."""
-    source = inspect.getsource(importlib.import_module(module))
-    bound: dict[str, ast.stmt] = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [_bound_by(alias) for alias in node.names]
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names = [node.name]
-            node.decorator_list = [d for d in node.decorator_list if not _registers(d)]
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
-        else:
-            continue  # `if TYPE_CHECKING` among others: what it imports is for annotations alone
-        bound |= dict.fromkeys(names, node)
-    return source.splitlines(), bound
+# -- the text of statements ----------------------------------------------------------------------
+
+_KEYWORDS = {
+    ast.FunctionDef: "def ",
+    ast.AsyncFunctionDef: "async def ",
+    ast.ClassDef: "class ",
+}
 
 
-def _at_once(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes that are evaluated when a statement runs, and not when a function is called."""
-    yield node
-    if isinstance(node, ast.FunctionDef):
-        defaults = [d for d in node.args.kw_defaults if d is not None]
-        children: Iterable[ast.AST] = (*node.decorator_list, *node.args.defaults, *defaults)
-    elif isinstance(node, ast.AnnAssign):
-        children = () if node.value is None else (node.value,)
-    else:
-        children = ast.iter_child_nodes(node)
-    for child in children:
-        yield from _at_once(child)
+@dataclass(frozen=True)
+class _Edit:
+    """A name in a line, from ``start`` on in bytes, and the one to be written for it."""
+
+    line: int
+    start: int
+    old: str
+    new: str
 
 
-def _registers(decorator: ast.expr) -> bool:
-    called = decorator.func if isinstance(decorator, ast.Call) else decorator
-    return isinstance(called, ast.Name) and called.id in REGISTRARS
-
-
-def _source(lines: list[str], node: ast.stmt) -> str:
+def _source(part: Part, edits: list[_Edit]) -> str:
     """The text of a statement, with its decorators and the comment above it."""
-    first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
-    while lines[first - 2].startswith("# ") and not lines[first - 2].startswith("# --"):
+    lines = read(part.module)[0].split("\n")
+    for edit in sorted(edits, key=lambda e: e.start, reverse=True):
+        line, end = lines[edit.line - 1].encode(), edit.start + len(edit.old.encode())
+        if line[edit.start : end].decode() != edit.old:
+            raise ValueError(f"{part.module}:{edit.line}: {edit.old!r} is not written as expected")
+        lines[edit.line - 1] = (line[: edit.start] + edit.new.encode() + line[end:]).decode()
+    left_out: set[int] = set()
+    for method in (m for methods in part.left.values() for m in methods):
+        end = method.end_lineno or 0
+        while end < len(lines) and not lines[end]:
+            end += 1
+        left_out |= {*range(_first(lines, method), end + 1)}
+    for decorator in getattr(part.node, "decorator_list", ()):
+        if registers(decorator):
+            left_out |= {*range(decorator.lineno, (decorator.end_lineno or 0) + 1)}
+    numbers = range(_first(lines, part.node), (part.node.end_lineno or 0) + 1)
+    return "\n".join(lines[n - 1] for n in numbers if n not in left_out).rstrip()
+
+
+def _first(lines: list[str], node: ast.stmt) -> int:
+    """The number of the line that a statement begins in, comments included."""
+    first = min([node.lineno, *(d.lineno for d in decorators(node))])
+    while (above := lines[first - 2].strip()).startswith("# ") and not above.startswith("# --"):
         first -= 1
-    return "\n".join(lines[first - 1 : node.end_lineno])
-
-
-def _bound_by(alias: ast.alias) -> str:
-    return alias.asname or alias.name.partition(".")[0]
-
-
-def _is_own(module: str | None) -> bool:
-    return bool(module) and str(module).partition(".")[0] in OWN
-
-
-def _own_module(node: ast.stmt | None, name: str) -> str | None:
-    """The module of the suite that ``name`` is, where ``node`` imports one."""
-    if not isinstance(node, ast.ImportFrom) or not _is_own(node.module):
-        return None
-    package, found = importlib.import_module(str(node.module)), f"{node.module}.{name}"
-    is_module = hasattr(package, "__path__") and importlib.util.find_spec(found) is not None
-    return found if is_module else None
+    return first

@@ -24,7 +24,6 @@ from markupsafe import Markup
 from conformance.cases.case import FLOAT_DTYPES, Case, cost
 from conformance.clauses import BY_ID
 from conformance.report.charts import accuracy_chart, coverage_map, where_picture, where_words
-from conformance.running.neighbours import HOME
 from conformance.verdict.verdict import BROKEN_STATUSES, broken_rows
 
 Json = dict[str, Any]
@@ -35,6 +34,7 @@ MESSAGE = 400  # of one message
 WIDE = 8  # columns of the matrix, up to which its cells have room for figures
 
 TEMPLATES = Path(__file__).parent / "templates"
+HOME = Path(__file__).parents[2]  # of this project's own packages
 SHORT = {"float64": "f64", "float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 STATES = {
     "conforms": "conforms",

@@ -7,30 +7,29 @@ failed; an experiment is copied with all that it needs (bundle.py).
 
 from __future__ import annotations
 
+import ast
+import functools
 import itertools
 import math
 import os
-import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
 from conformance.cases.case import Case, Operand
+from conformance.cases.claimed import Claimed
 from conformance.cases.layouts import place
 from conformance.cases.values import FORMAT_OF, INTEGER_GUARD, REGIMES, elements, in_buffer
 from conformance.clauses import BY_ID
-from conformance.judging.attribution import Finding
-from conformance.judging.oracle import permitted_gradient, permitted_value, result_dtypes
-from conformance.report.bundle import Bundle
-from reference.enclosure import NAN, NEG_INF, POS_INF, VOID, PermittedSet
-from targets import Target
+from conformance.report.bundle import Bundle, Part
+from conformance.report.sources import decorated, defines, modules_of
 
+Json = dict[str, Any]
 WRITTEN_OUT = 48  # numbers, or runs of equal ones: beyond, an operand is made as the suite makes it
 LARGE = 4096  # elements
-SHOWN = 8  # wrong elements whose permitted sets a script holds
 ATTEMPTS = 20  # some losses are right for the first ten calls on a shape, or most of the time
 FEW_ATTEMPTS = 3  # where the operands are large, and of an experiment, which is many calls
 TIMEOUT = 60  # seconds after which the script of a call that does not return ends itself
@@ -43,15 +42,49 @@ _COMMON, _VALUES, _FORMATS = (
 )
 _NAMES = {"input": "x", "target": "y"}
 _MODES = {"no_grad": "torch.no_grad()", "inference": "torch.inference_mode()"}
+# In the text that is around what is copied
+_RESERVED = ("LOSS", "nan", "inf", "h", "deviations", "claimed", "protocols", "observer")
+
+_JUDGING, _KIT = "conformance.judging", "conformance.observer.protocols.kit"
+_ALONE, _BENCH = "conformance.report.bench_alone", f"{_JUDGING}.experiments.bench"
+_PROTOCOLS = "conformance.observer.protocols"
+# Both halves of an experiment are in one script: what knows of the wall gives way; and so does what
+# is long because it is fast.
+_INSTEAD = {
+    (_FORMATS, "round_nearest"): (_COMMON, "round_nearest"),
+    (f"{_JUDGING}.observer", "Observer"): (_ALONE, "Observer"),
+    (f"{_JUDGING}.observer", "Unavailable"): (_KIT, "Unavailable"),
+    (_KIT, "Evidence"): (f"{_JUDGING}.evidence", "Evidence"),
+}
 
 
-def script(target: Target, finding: Finding, device: str, seed: int) -> str:
-    """The source of a script that shows the deviation; empty where nothing failed."""
-    if finding.status == "unavailable":
+class Failure(Protocol):
+    """What a script shows: see ``judging/findings.py``."""
+
+    @property
+    def clause(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def case(self) -> Case | None: ...
+    @property
+    def aspect(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+
+
+def script(target: Claimed, failure: Failure, permitted: Json, device: str, seed: int) -> str:
+    """The source of a script that shows the deviation; empty where nothing failed.
+
+    ``permitted``: of the elements that are wrong, as ``judging/permitted_shown.py`` gives it.
+    """
+    if failure.status == "unavailable":
         return ""
-    if finding.case is None:
-        return _experiment(target, finding, device, seed)
-    return _CaseScript(target, finding, finding.case, device).source()
+    if failure.case is None:
+        return _experiment(target, failure, device, seed)
+    return _CaseScript(target, failure, failure.case, permitted, device).source()
 
 
 # -- one call ----------------------------------------------------------------------------------
@@ -61,15 +94,15 @@ def script(target: Target, finding: Finding, device: str, seed: int) -> str:
 class _CaseScript:
     """The script of a finding with a case."""
 
-    target: Target
-    finding: Finding
+    target: Claimed
+    failure: Failure
     case: Case
+    permitted: Json
     device: str
-    bundle: Bundle = field(default_factory=Bundle)
+    bundle: Bundle = field(default_factory=lambda: Bundle(_INSTEAD, _RESERVED))
 
     def source(self) -> str:
-        before, after = self._check()
-        body = [*self._tensors(), *self._earlier(), *before, *self._calls(), *after]
+        body = [*self._tensors(), *self._earlier(), *self._shown()]
         sizes = (math.prod(self.case.shape), self.case.input.size, self.case.target.size)
         attempts = FEW_ATTEMPTS if max(sizes) > LARGE else ATTEMPTS
         lines = [
@@ -78,7 +111,7 @@ class _CaseScript:
             *(f"    {line}" for line in body),
         ]
         options = f"{attempts}, histories={2 if self._has_history else 1}"
-        return _assembled(self.target, self.finding, self.bundle, lines, options)
+        return _assembled(self.target, self.failure, self.bundle, lines, options)
 
     def _tensors(self) -> Iterator[str]:
         case = self.case
@@ -94,8 +127,8 @@ class _CaseScript:
     @property
     def _differentiates(self) -> bool:
         """Whether the case asks for a gradient and the check looks at it."""
-        of_result = self.finding.aspect.startswith(("value", "dtypes"))
-        return bool(self.case.differentiated) and not (of_result and self.finding.status == "fail")
+        of_result = self.failure.aspect.startswith(("value", "dtypes"))
+        return bool(self.case.differentiated) and not (of_result and self.failure.status == "fail")
 
     def _operand(self, name: str, operand: Operand, needs: bool = False) -> Iterator[str]:
         """Lines that make a tensor; what it is a view of is called ``…_memory``."""
@@ -144,31 +177,36 @@ class _CaseScript:
     def _earlier(self) -> Iterator[str]:
         """Calls on other contents."""
         if self._has_history:
-            other = "torch.ones_like(x), torch.zeros_like(y)"
-            yield "for _ in range(earlier):  # some losses remember what was there before"
-            yield f"    target.loss({other}, reduction={self.case.reduction!r})"
+            yield from _earlier("torch.ones_like(x), torch.zeros_like(y)", self.case.reduction)
+
+    def _shown(self) -> list[str]:
+        """The calls, and what is looked at before and after."""
+        (before, after), lines = self._check(), list(self._calls())
+        inside = self.failure.aspect == "purity.state"  # leaving a mode would put settings back
+        if inside:
+            lines = [*before, *lines, *after]
+        if self.case.mode in _MODES:
+            lines = [f"with {_MODES[self.case.mode]}:", *(f"    {line}" for line in lines)]
+        return lines if inside else [*before, *lines, *after]
 
     def _calls(self) -> Iterator[str]:
         """The loss, and its gradient."""
         case = self.case
         call = f"result = target.loss(x, y, reduction={case.reduction!r})"
-        mode = _MODES.get(case.mode)
-        lines = [f"with {mode}:", f"    {call}"] if mode else [call]
         if "bool" in (case.input.dtype, case.target.dtype):
-            yield "try:"
-            yield from (f"    {line}" for line in lines)
+            yield from ("try:", f"    {call}")
             yield from ("except Exception:", "    return []  # as `-` of bool does")
         else:
-            yield from lines
+            yield call
         if self._differentiates:
             wanted = ", ".join(_NAMES[name] for name in case.differentiated)
-            g = "g" if len(result_dtypes(case)) == 1 else "g.to(result.dtype)"
+            g = "g" if len(self.permitted["dtypes"]) == 1 else "g.to(result.dtype)"
             yield f"gradients = torch.autograd.grad(result, [{wanted}], {g}, allow_unused=True)"
 
     def _check(self) -> tuple[list[str], list[str]]:
         """What comes before the call, and what after it decides."""
-        aspect = self.finding.aspect
-        if self.finding.status != "fail":
+        aspect = self.failure.aspect
+        if self.failure.status != "fail":
             return [], ["return []"]
         operand = aspect.removeprefix("gradient.")
         if operand in _NAMES:
@@ -179,6 +217,7 @@ class _CaseScript:
             return self._unchanged(["g"] if aspect == "purity.grad_output" else ["x", "y"])
         if aspect == "purity.state":
             self.bundle.add("conformance.observer.state", "Settings")
+            self.bundle.mention("now", "changes")
             return ["settings = Settings.now()"], [
                 'return [f"a call changed {text}" for text in settings.changes()]'
             ]
@@ -187,7 +226,7 @@ class _CaseScript:
             state = "[(t.requires_grad, t.grad is None, form_of(t)) for t in (x, y)]"
             text = "a call changed requires_grad, .grad, memory, strides or dtype of an operand"
             return [f"before = {state}"], _unless(f"{state} == before", text)
-        dtypes = ", ".join(f"torch.{d}" for d in result_dtypes(self.case))
+        dtypes = ", ".join(f"torch.{d}" for d in self.permitted["dtypes"])
         storages = "{t.untyped_storage().data_ptr() for t in (x, y)} - {0}"
         right, text = {
             "value.tensor": (
@@ -206,29 +245,28 @@ class _CaseScript:
 
     def _value(self) -> list[str]:
         """Its shape, or the elements that are wrong; of each dtype that the result may have."""
-        where, dtypes = self.finding.where, result_dtypes(self.case)
-        if where is None:
+        dtypes, elements = self.permitted["dtypes"], self.permitted["elements"]
+        if not elements:
             shape = self.case.shape if self.case.reduction == "none" else ()
             return _unless(f"result.shape == {shape}", "the result has shape {tuple(result.shape)}")
         self.bundle.add(_COMMON, "compare")
         lines = []
-        for dtype in dtypes:
+        for dtype, ones in zip(dtypes, elements, strict=True):
             test = "" if len(dtypes) == 1 else f"if result.dtype == torch.{dtype}:"
-            inside = _permitted([permitted_value(self.case, dtype)], where.shape, where.wrong)
+            inside = _permitted(ones)
             lines += [test, *(f"    {line}" for line in inside)] if test else inside
         return [*lines, "return compare('result', result, permitted)"]
 
     def _gradient(self, operand: str) -> list[str]:
         """Whether there is one, of the right shape and dtype, or the elements that are wrong."""
-        where, wanted = self.finding.where, getattr(self.case, operand)
+        elements, wanted = self.permitted["elements"], getattr(self.case, operand)
         got = f"got = gradients[{self.case.differentiated.index(operand)}]"
-        if where is None:
+        if not elements:
             right = f"(got.shape, got.dtype) == ({wanted.shape}, torch.{wanted.dtype})"
             text = f"gradient of {operand}: {{got if got is None else (got.shape, got.dtype)}}"
             return [got, *_unless(f"got is not None and {right}", text)]
         self.bundle.add(_COMMON, "compare")
-        sets = [permitted_gradient(self.case, d, operand) for d in result_dtypes(self.case)]
-        lines = [got, *_permitted(sets, where.shape, where.wrong)]
+        lines = [got, *_permitted(elements[0])]
         return [*lines, f"return compare('gradient of {operand}', got, permitted)"]
 
     def _unchanged(self, names: list[str]) -> tuple[list[str], list[str]]:
@@ -248,29 +286,24 @@ class _CaseScript:
         ]
 
 
+def _earlier(operands: str, reduction: str) -> list[str]:
+    return [
+        "for _ in range(earlier):  # some losses remember what was there before",
+        f"    target.loss({operands}, reduction={reduction!r})",
+    ]
+
+
 def _unless(right: str, text: str) -> list[str]:
     return [f"if {right}:", "    return []", f'return [f"{text}"]']
 
 
-def _permitted(
-    sets: list[PermittedSet], shape: tuple[int, ...], wrong: tuple[int, ...]
-) -> list[str]:
+def _permitted(elements: list[Any]) -> list[str]:
     """A dictionary: the index of each of the first wrong elements, and what it may be."""
     lines = ["permitted = {  # for these elements: from … to …"]
-    for flat in wrong[:SHOWN]:
-        at = tuple(int(i) for i in np.unravel_index(flat, shape)) if shape else ()
-        intervals = dict.fromkeys(text for one in sets for text in _intervals(one, at))
-        lines.append(f"    {at}: [{', '.join(intervals)}],")
+    for at, intervals in elements:
+        texts = ", ".join(f"({_literal(low)}, {_literal(high)})" for low, high in intervals)
+        lines.append(f"    {tuple(at)}: [{texts}],")
     return [*lines, "}"]
-
-
-def _intervals(permitted: PermittedSet, at: tuple[int, ...]) -> Iterator[str]:
-    flags = 0 if permitted.flags is None else int(permitted.flags[at])
-    if not flags & VOID:
-        yield f"({_literal(permitted.lower[at])}, {_literal(permitted.upper[at])})"
-    for bit, name in ((NAN, "nan"), (POS_INF, "inf"), (NEG_INF, "-inf")):
-        if flags & bit:
-            yield f"({name}, {name})"
 
 
 def _listed(texts: list[str]) -> str:
@@ -303,56 +336,105 @@ def _whole(v: float) -> str:
 # -- an experiment -----------------------------------------------------------------------------
 
 
-def _experiment(target: Target, finding: Finding, device: str, seed: int) -> str:
-    from conformance.observer.protocols import EXPERIMENTS
-
-    function, bundle = EXPERIMENTS[finding.clause], Bundle()
-    name = function.__name__
-    bundle.add(function.__module__, name)
-    bundle.add("conformance.observer.protocols.bench", "Bench")
-    bundle.use("itertools")
-    claims = f"frozenset({sorted(target.claims)!r})"
+def _experiment(target: Claimed, failure: Failure, device: str, seed: int) -> str:
+    bundle = Bundle(_INSTEAD, _RESERVED)
+    experiment = decorated(f"{_JUDGING}.experiments", "experiment", failure.clause)
+    bundle.add(*experiment)
+    bundle.add(_ALONE, "first_message")
+    bundle.add(_ALONE, "Observer")
+    bundle.add(_BENCH, "Bench")
+    protocols = _protocols(bundle)
+    name, claims = bundle.name(*experiment), f"frozenset({sorted(target.claims)!r})"
+    named = ", ".join(f"{known!r}: {bundle.name(*at)}" for known, at in protocols.items())
+    options = f"dtype=torch.{failure.dtype}" + ("" if device == "cpu" else f", device={device!r}")
+    statements = [
+        f"claimed = Claimed({target.name!r}, {claims}, {target.reductions!r}, {target.dtypes!r})",
+        f"protocols = {{{named}}}",
+        f"observer = Observer(Kit(target, {device!r}), claimed, protocols)",
+        f"bench = Bench(observer, {failure.dtype!r}, {seed} + attempt)",
+        f"ones = torch.ones(5, {options})",
+        *_earlier("ones, 0 * ones", target.reductions[0]),
+        f"return first_message({name}(bench))",
+    ]
     lines = [
         "def deviations(target, attempt, earlier):",
         f'    """The first message of {name}() on this target."""',
-        *(f"    {line}" for line in _wrapped(f"target.claims = {claims}")),
-        f"    target.reductions = {target.reductions!r}",
-        f"    target.dtypes = {target.dtypes!r}",
-        f"    bench = Bench(target, {finding.dtype!r}, {device!r}, {seed} + attempt)",
-        "    for _ in range(earlier):  # some losses remember what was there before",
-        "        bench.loss(bench.tensor((5,), 0), bench.tensor((5,), 1), bench.reductions[0])",
-        f"    return itertools.islice({name}(bench), 1)",
-        "",
-        "",
-        bundle.parts.pop(0),  # the experiment itself
+        *(f"    {line}" for statement in statements for line in _wrapped(statement)),
     ]
-    quick = BY_ID[finding.clause].profile == "quick"
+    first = [bundle.part(*place) for place in (experiment, *protocols.values())]
+    modules = {part.module for part in first}
+    first += [part for part in bundle.parts if part.module in modules and part not in first]
+    quick = BY_ID[failure.clause].profile == "quick"
     options = f"{FEW_ATTEMPTS}, histories=2" if quick else "1"
-    unable = ", unable=(Unavailable,)" if bundle.has("Unavailable") else ""
-    return _assembled(target, finding, bundle, lines, f"{options}{unable}")
+    return _assembled(target, failure, bundle, lines, f"{options}, unable=(Unavailable,)", first)
+
+
+def _protocols(bundle: Bundle) -> dict[str, tuple[str, str]]:
+    """Add the protocols that are asked for; by name, where each is."""
+    found: dict[str, tuple[str, str]] = {}
+    while names := sorted(_asked(bundle) - found.keys()):
+        for name in names:
+            family, _, function = name.partition(".")
+            found[name] = f"{_PROTOCOLS}.{family}", function
+            bundle.add(*found[name], wanted=f"{family}_{function}")
+    return found
+
+
+def _asked(bundle: Bundle) -> set[str]:
+    """The names of protocols in what is copied of the judge's half."""
+    judging = [part for part in bundle.parts if part.module.startswith(_JUDGING)]
+    return {name for part in judging for piece in part.pieces for name in protocols_in(piece)}
+
+
+@functools.cache
+def protocols_in(piece: ast.AST) -> frozenset[str]:
+    """The names of protocols in a statement. Raises ValueError where one is put together."""
+    found = set()
+    inside = getattr(piece, "body", [piece])  # not the clause's id above a function
+    for node in (inner for statement in inside for inner in ast.walk(statement)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            family, dot, function = node.value.partition(".")
+            if dot and defines(f"{_PROTOCOLS}.{family}", function):
+                found.add(node.value)
+        elif isinstance(node, ast.JoinedStr) and ast.unparse(node)[2:].startswith(_families()):
+            raise ValueError(f"a protocol's name is put together: {ast.unparse(node)}")
+    return frozenset(found)
+
+
+@functools.cache
+def _families() -> tuple[str, ...]:
+    """How the names of protocols begin, where something follows that is no part of the text."""
+    return tuple(f"{family}.{{" for family in modules_of(_PROTOCOLS))
 
 
 # -- both --------------------------------------------------------------------------------------
 
 
 def _assembled(
-    target: Target, finding: Finding, bundle: Bundle, demonstration: list[str], options: str
+    target: Claimed,
+    failure: Failure,
+    bundle: Bundle,
+    demonstration: list[str],
+    options: str,
+    first: Sequence[Part] = (),
 ) -> str:
     """The whole script. What matters comes first, what all scripts have in common last."""
-    needed = len(bundle.parts)
+    own = list(bundle.parts)
     bundle.add(_COMMON, "run")
+    common = [part for part in bundle.parts if part not in own]
+    front = [part for part in first if not part.needs]
     end = [f"    sys.exit(run(deviations, LOSS, {options}))"]
-    if finding.status == "timeout":
+    if failure.status == "timeout":
         bundle.use("faulthandler")
         end.insert(0, f"    faulthandler.dump_traceback_later({TIMEOUT}, exit=True)")
-    own = [*bundle.parts[:needed], *bundle.namespaces()]
     set_up = []
     if os.environ.get("TRITON_INTERPRET") == "1":  # as in this run
         bundle.use("os")
         set_up = ['os.environ["TRITON_INTERPRET"] = "1"', ""]
-    loss = _name_of(target, finding.clause)
+    loss = _name_of(target, failure.clause)
+    needed = bundle.texts(part for part in own if part not in front)
     lines = [
-        *_header(target, finding, "numpy as np" in bundle.imports[""]),
+        *_header(target, failure, "numpy as np" in bundle.imports[""]),
         "",
         "from __future__ import annotations",
         "",
@@ -362,9 +444,10 @@ def _assembled(
         f"LOSS = {loss!r}" + ("" if loss else "  # nothing that can be imported: name one"),
         'nan, inf, h = float("nan"), float("inf"), float.fromhex',
         *("", "", *demonstration),
-        *(("", "", "# -- what this takes", *_apart(own)) if own else ()),
+        *_apart(bundle.texts(front)),
+        *(("", "", "# -- what this takes", *_apart(needed)) if needed else ()),
         *("", "", "# -- finding the loss and reporting: the same in every script"),
-        *_apart(bundle.parts[needed:]),
+        *_apart(bundle.texts(common)),
         *("", "", 'if __name__ == "__main__":', *end),
     ]
     return "\n".join(lines) + "\n"
@@ -380,13 +463,13 @@ def _apart(parts: list[str]) -> Iterator[str]:
         long = "\n" in part
 
 
-def _header(target: Target, finding: Finding, numpy: bool) -> Iterator[str]:
-    sentence = BY_ID[finding.clause].sentence
-    yield from _comment(f"{target.name} breaks {finding.clause} ({finding.dtype}): {sentence}")
-    yield from _comment(finding.message)
-    if finding.status == "crash":
+def _header(target: Claimed, failure: Failure, numpy: bool) -> Iterator[str]:
+    sentence = BY_ID[failure.clause].sentence
+    yield from _comment(f"{target.name} breaks {failure.clause} ({failure.dtype}): {sentence}")
+    yield from _comment(failure.message)
+    if failure.status == "crash":
         yield from _comment("The call ended its process: so it will end this script.")
-    elif finding.status == "timeout":
+    elif failure.status == "timeout":
         yield from _comment(f"The call did not return: the script ends itself after {TIMEOUT} s.")
     yield "#"
     yield from _comment(
@@ -413,22 +496,9 @@ def _wrapped(line: str) -> list[str]:
     )
 
 
-def _name_of(target: Target, clause: str) -> str:
+def _name_of(target: Claimed, clause: str) -> str:
     """Where the script finds the loss; empty where it has no name that can be imported."""
-    if target.name == "builtin" and not target.source:
-        return (
-            "torch.nn:MSELoss" if clause.startswith("module.") else "torch.nn.functional:mse_loss"
-        )
-    path, _, attribute = target.source.rpartition(":")
-    if target.source.endswith(".py"):
-        return str(Path(target.source).resolve())
-    if target.source:
-        return f"{Path(path).resolve()}:{attribute}" if path.endswith(".py") else target.source
-    for name, module in list(sys.modules.items()):
-        if name.startswith("targets."):  # one that comes with the project
-            for attribute, value in list(vars(module).items()):
-                if value is target:
-                    return f"{name}:{attribute}"
-    home = getattr(target.loss, "__module__", "")
-    own_name = getattr(target.loss, "__qualname__", "<none>")
-    return "" if "<" in own_name or home in ("", "__main__") else f"{home}:{own_name}"
+    if target.name == "builtin" and not target.source:  # torch's own needs nothing of the suite
+        family = clause.partition(".")[0]
+        return "torch.nn:MSELoss" if family == "module" else "torch.nn.functional:mse_loss"
+    return target.script

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from conformance.judging.checks import number
+from reference.formats import Floats, Format
 
 # For each element, what is permitted: from … to …, or nan
 Permitted = dict[tuple[int, ...], list[tuple[float, float]]]
@@ -48,6 +49,16 @@ def laid_out(
     steps = tuple(8 * s for s in strides)
     np.lib.stride_tricks.as_strided(line[offset:], values.shape, steps)[...] = values
     return torch.from_numpy(line)
+
+
+def round_nearest(v: Floats, fmt: Format) -> Floats:
+    """``v`` rounded to ``fmt`` to nearest, ties to even; beyond its largest number infinite."""
+    with np.errstate(all="ignore"):
+        spacing = np.maximum(np.frexp(v)[1], fmt.emin + 1) - fmt.precision
+        near = np.ldexp(np.rint(np.ldexp(v, -spacing)), spacing)
+        beyond = np.abs(near) >= np.ldexp(1.0, fmt.emax + 1)
+    rounded: Floats = np.where(beyond, np.copysign(np.inf, near), near)
+    return rounded
 
 
 def find(name: str) -> SimpleNamespace:

@@ -15,8 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
+from conformance.report.progress import Progress
 from conformance.report.text import WIDTH, render, report
-from conformance.running.progress import Progress
 
 EVERY = 60.0  # seconds between two lines of progress where there is no terminal
 

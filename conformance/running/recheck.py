@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
+import math
+import time
 from collections.abc import Iterable
 
 from conformance.cases.case import Case
@@ -10,38 +12,59 @@ from conformance.cases.features import clause_of, features
 from conformance.clauses import BY_ID
 from conformance.judging.attribution import attribute
 from conformance.judging.checks import ASPECTS
-from conformance.observer.protocols import EXPERIMENTS, Bench, Unavailable, run_experiment
-from conformance.running.shards import Session, settled
+from conformance.judging.evidence import BadEvidence
+from conformance.judging.experiments import EXPERIMENTS, run_experiment
+from conformance.judging.observer import Lost, Unavailable
+from conformance.running.session import Session
 from conformance.verdict.waivers import Rechecked, Waiver
 
 # A deviation that shows in one run of five is overlooked in fewer than one recheck of a thousand.
 RUNS = 32
 EXPERIMENTS_RUNS = 8  # they repeat their calls themselves
+SECONDS = 60.0  # for all waivers of a target
 
 
-def recheck(session: Session, waiver: Waiver) -> Rechecked:
-    """Run until it fails: what is waived may be flaky, and must not flicker."""
-    with settled():
-        if waiver.case is not None:
-            return _recheck_case(session, waiver, waiver.case)
-        if waiver.clause in EXPERIMENTS:
-            return _recheck_experiment(session, waiver)
+def recheck_all(session: Session, waivers: Iterable[Waiver]) -> list[Rechecked]:
+    """Those that concern the target of ``session``, on its device, and a clause that is judged."""
+    name, source = session.target.name, session.target.source
+    until = time.monotonic() + SECONDS
+    return [
+        recheck(session, waiver, until)
+        for waiver in waivers
+        if waiver.concerns(name, source, session.device) and session.wants(waiver.clause)
+    ]
+
+
+def recheck(session: Session, waiver: Waiver, until: float = math.inf) -> Rechecked:
+    """Run until it fails: what is waived may be flaky, and must not flicker.
+
+    ``until``: the time (``time.monotonic()``) after which it is not run again.
+    """
+    # What was lost before is to be called again here, and what is lost here is told by the waiver.
+    session = dataclasses.replace(session, lost=[])
+    if waiver.case is not None:
+        return _recheck_case(session, waiver, waiver.case, until)
+    if waiver.clause in EXPERIMENTS:
+        return _recheck_experiment(session, waiver, until)
     reason = f"a waiver of {waiver.clause} needs its case: write it with `loss-conformance waive`"
     return Rechecked(waiver, "unavailable", 0, reason)
 
 
-def recheck_all(session: Session, waivers: Iterable[Waiver]) -> list[Rechecked]:
-    """Those that concern the target of ``session``, on its device, in this process."""
-    name, source = session.target.name, session.target.source
-    return [recheck(session, w) for w in waivers if w.concerns(name, source, session.device)]
-
-
-def _recheck_case(session: Session, waiver: Waiver, case: Case) -> Rechecked:
+def _recheck_case(session: Session, waiver: Waiver, case: Case, until: float) -> Rechecked:
     for run in range(1, RUNS + 1):
         message = _deviates(session, waiver.clause, case)
+        for _, status, how in session.lost:
+            return Rechecked(waiver, status, run, f"the call {how}")
         if message:
             return Rechecked(waiver, "fail", run, message)
+        if time.monotonic() > until:
+            return _no_time(waiver, run)
     return Rechecked(waiver, "pass", RUNS)
+
+
+def _no_time(waiver: Waiver, runs: int) -> Rechecked:
+    reason = f"its waiver could not be rechecked in {SECONDS:g} s"
+    return Rechecked(waiver, "unavailable", runs, reason)
 
 
 def _deviates(session: Session, clause: str, case: Case) -> str:
@@ -58,17 +81,22 @@ def _deviates(session: Session, clause: str, case: Case) -> str:
     return ""
 
 
-def _recheck_experiment(session: Session, waiver: Waiver) -> Rechecked:
+def _recheck_experiment(session: Session, waiver: Waiver, until: float) -> Rechecked:
     dtypes = [d for d in BY_ID[waiver.clause].dtypes_for(session.target) if d in waiver.dtypes]
     for run in range(1, EXPERIMENTS_RUNS + 1):
         for dtype in dtypes:
-            bench = Bench(session.target, dtype, session.device, session.seed)
-            text = f"experiment {waiver.clause} {dtype}"
             try:
-                with session.in_box(functools.partial(str, text)):
+                with session.limited(waiver.clause):
+                    bench = session.bench(waiver.clause, dtype)
                     messages, error = run_experiment(waiver.clause, bench)
             except Unavailable as reason:
                 return Rechecked(waiver, "unavailable", run, str(reason))
+            except Lost as lost:
+                return Rechecked(waiver, lost.status, run, f"the call {lost.how}")
+            except BadEvidence as bad:
+                return Rechecked(waiver, "crash", run, f"the call was not answered: {bad}")
             if messages or error:
                 return Rechecked(waiver, "fail", run, [*messages, f"raised {error}"][0])
+        if time.monotonic() > until:
+            return _no_time(waiver, run)
     return Rechecked(waiver, "pass", EXPERIMENTS_RUNS)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import torch
-
 from conformance.cases.case import FLOAT_DTYPES, Case
 from conformance.cases.plans import plain
+from conformance.judging.observer import Raised
 from conformance.judging.oracle import permitted_value
-from conformance.observer.observation import call
-from conformance.observer.tensors import make, to_numpy
-from conformance.running.shards import Session, settled
+from conformance.running.session import Session
 
 
 def smoke(session: Session) -> list[str]:
@@ -20,8 +17,7 @@ def smoke(session: Session) -> list[str]:
     One line for each dtype and reduction, with the likely mistake of the adapter where the result
     tells which one it is.
     """
-    with settled():
-        return list(_problems(session))
+    return list(_problems(session))
 
 
 def _problems(session: Session) -> Iterator[str]:
@@ -33,6 +29,9 @@ def _problems(session: Session) -> Iterator[str]:
             if deviations:
                 hint = _hint(session, case, deviations[0].message)
                 yield f"{dtype} {reduction}: {deviations[0].message}{hint}"
+            for _, _, how in session.lost:
+                yield f"{dtype} {reduction}: the call {how}"
+                return
     if "module" in target.claims:
         yield from _module_problems(session)
 
@@ -57,21 +56,19 @@ def _hint(session: Session, case: Case, message: str) -> str:
 
 def _is_value(session: Session, case: Case, other: Case) -> bool:
     """Whether the result for ``case`` is what ``other`` asks for."""
-    operands = [make(o, session.device).tensor for o in (case.input, case.target)]
-    result = call(session.target, operands[0], operands[1], case.reduction)
-    if tuple(result.shape) != (other.shape if other.reduction == "none" else ()):
+    value = session.observer.observe([case])[0].value
+    if value is None or value.values.shape != (other.shape if other.reduction == "none" else ()):
         return False
-    return bool(permitted_value(other, other.dtype).contains(to_numpy(result)).all())
+    return bool(permitted_value(other, other.dtype).contains(value.values).all())
 
 
 def _module_problems(session: Session) -> Iterator[str]:
-    factory = session.target.module
-    assert factory is not None, "a target that claims module has one"
+    bench = session.bench("module.value", session.target.dtypes[0])
     for reduction in session.target.reductions:
         try:
-            made = factory(reduction=reduction)
-        except Exception as error:
-            yield f"module(reduction={reduction!r}) raised {type(error).__name__}: {error}"
+            made = bench.ask("plain.module", reduction=reduction)
+        except Raised as raised:
+            yield f"module(reduction={reduction!r}) raised {raised}"
             continue
-        if not isinstance(made, torch.nn.Module):
-            yield f"module(reduction={reduction!r}) is a {type(made).__name__}, not an nn.Module"
+        if not made.flag("is_module"):
+            yield f"module(reduction={reduction!r}) is a {made['kind']}, not an nn.Module"

@@ -1,8 +1,7 @@
-"""Run the shards of a target in worker processes, and lose nothing when one dies.
+"""The run of one target: workers judge its shards, and what they found becomes a verdict.
 
-The supervisor never imports torch, nor anything of the target. A worker that crashes, or that stays
-in one call for longer than the limit, is replaced; the call is recorded, and the shard is run again
-without it.
+The supervisor imports neither torch nor NumPy nor anything of the target; nor do its workers, each
+of which has an observer of its own beside the target.
 """
 
 from __future__ import annotations
@@ -15,159 +14,111 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from conformance.clauses import BY_ID, selects
-from conformance.observer.devices import own_gpu
-from conformance.running import memory
-from conformance.running.box import BlackBox
+from conformance.report.progress import Progress, share
+from conformance.running.budgets import EXPLAINING, Budget
+from conformance.running.hosting import Hosting, Refused, ready
 from conformance.running.neighbours import HOME
-from conformance.running.progress import Progress, share
 from conformance.verdict.verdict import BROKEN_STATUSES
-from conformance.verdict.waivers import Rechecked, Waiver
+from conformance.verdict.waivers import Waiver
 
 WORKER = "conformance.running.worker"
-LOST_PER_SHARD = 3  # calls that may crash before the rest of a shard is given up
-LOST_PER_RUN = 20  # and before the rest of the run is: the verdict is clear by then
-LOST_BY_TIMEOUT = 4  # a call that times out counts as so many: each costs the whole limit
-START_LIMIT = 300.0  # seconds for a worker to import torch and the target
-FIRST_CALL = 3  # times the limit for a worker's first call, which may have to compile something
-POLL = 0.1  # seconds between two looks at a worker: a process can fill some 0.5 GiB meanwhile
+START_LIMIT = 330.0  # seconds for an observer to import torch and the target
+STOPPING = 5.0  # seconds that a worker which was told to stop may take to answer
+Json = dict[str, Any]
 
 
-class WorkerRefused(Exception):
-    """The worker cannot work: a target or device that is not to be had. ``status``: 2 or 3."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-@dataclass
-class Died(Exception):
-    """The worker ended in the middle of a task. ``status``: crash or timeout."""
-
-    call: str
-    status: str
-    how: str
+class WorkerLost(Exception):
+    """A worker ended between two answers. The message says how."""
 
 
 class Worker:
-    """One worker process, in one of the run's places. ``limit``: seconds for each call, and
-    ``first`` for its first.
+    """One process that judges, in one of the run's places. Its observer starts at once, and
+    imports the target when it is told to (:meth:`open`)."""
 
-    It imports torch at once, and the target when it is told to (:meth:`open`).
-    """
-
-    def __init__(self, options: dict[str, Any], limit: float, first: float, place: int) -> None:
-        handle, name = tempfile.mkstemp(prefix="loss-conformance-", suffix=".box")
-        os.close(handle)
-        os.unlink(name)
-        self.box, self.place = BlackBox(Path(name)), place
-        self.limit, self.first = limit, first
-        self.hello: dict[str, Any] = {}
+    def __init__(self, options: Json, hosting: Hosting) -> None:
+        self.hello: Json = {}
+        self._asked, self._left = False, b""  # whether an answer is due; what came of it
         # The worker imports the very package that this is, not one in the present folder.
         paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
+        whole = options | {"hosting": vars(hosting)}
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "conformance.running.worker",
-                json.dumps(options | {"box": name}),
-            ],
-            env=os.environ
-            | own_gpu(place, options["device"], os.environ)
-            | {"PYTHONPATH": os.pathsep.join(paths)},
+            [sys.executable, "-P", "-m", WORKER, json.dumps(whole)],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
         )
 
     def open(self) -> None:
-        """Import the target; ``hello`` then tells of it. Raises WorkerRefused."""
-        try:
-            self._send({"do": "open"})
-            self.hello = self._receive(START_LIMIT)
-        except Died as died:
-            raise WorkerRefused(
-                f"the target's process {died.how} while it was imported", 2
-            ) from None
-        finally:
-            self.box.path.unlink(missing_ok=True)  # the worker does it, unless it ends too soon
+        """Import the target; ``hello`` then tells of it. Raises Refused and WorkerLost."""
+        self._send({"do": "open"})
+        self.hello = self.answer(START_LIMIT)
         if "error" in self.hello:
             self.close()
-            raise WorkerRefused(self.hello["error"], self.hello["status"])
+            raise Refused(self.hello["error"], self.hello["status"])
 
-    def ask(self, task: dict[str, Any]) -> dict[str, Any]:
-        """The answer to ``task``. Raises Died."""
+    def ask(self, task: Json) -> Json:
+        """The answer to ``task``, which has limits of its own. Raises WorkerLost."""
         self._send(task)
-        return self._receive(None)
+        return self.answer(None)
+
+    def answer(self, limit: float | None) -> Json:
+        """To the last task. Raises WorkerLost where there is none, or none in time.
+
+        An interrupt loses nothing: it can be asked for again.
+        """
+        assert self.process.stdout is not None
+        end = None if limit is None else time.monotonic() + limit
+        while b"\n" not in self._left:
+            left = None if end is None else max(end - time.monotonic(), 0.0)
+            if not ready(self.process.stdout.fileno(), select.POLLIN, left):
+                self.close()
+                raise WorkerLost("did not answer")
+            data = os.read(self.process.stdout.fileno(), 1 << 20)
+            if not data:
+                self.close()
+                raise WorkerLost(_how(self.process.returncode))
+            self._left += data
+        line, _, self._left = self._left.partition(b"\n")
+        self._asked = False
+        found: Json = json.loads(line)
+        return found
+
+    @property
+    def asked(self) -> bool:
+        """Whether an answer is due."""
+        return self._asked
+
+    def stop(self) -> None:
+        """Answer the task in hand with what was found until now."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
 
     def close(self) -> None:
         """End the process, if it has not ended, and release its pipes."""
-        if self.process.poll() is None and not self._ended_by_itself():
-            self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
-
-    def _ended_by_itself(self) -> bool:
-        """Whether its output has ended: then it is about to, and its own status tells how."""
-        assert self.process.stdout is not None
-        try:
-            ready = select.select([self.process.stdout], [], [], 0)[0]
-            self.process.wait(1 if ready else 0)
-        except (subprocess.TimeoutExpired, ValueError):
-            return False
-        return True
-
-    def _send(self, task: dict[str, Any]) -> None:
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has died: _receive says how
-            self.process.stdin.write(json.dumps(task) + "\n")
-            self.process.stdin.flush()
-
-    def _receive(self, limit: float | None) -> dict[str, Any]:
         assert self.process.stdout is not None
-        began = time.monotonic()
-        while True:
-            ready, _, _ = select.select([self.process.stdout], [], [], POLL)
-            seconds, call = self.box.read()
-            if ready:
-                line = self.process.stdout.readline()
-                if line:
-                    answer: dict[str, Any] = json.loads(line)
-                    return answer
-                self.close()
-                raise Died(call, "crash", self.box.reason() or _how(self.process.returncode))
-            patience = _share(call) * (self.limit if self.box.ended() else self.first)
-            if seconds > patience or (limit and time.monotonic() - began > limit):
-                self.close()
-                raise Died(call, "timeout", f"did not return within {patience:g} s")
-            if call and memory.exhausted_by(self.process.pid):
-                self.close()
-                raise Died(call, "crash", "was ended: it left the machine almost no memory")
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()  # it then ends its observer, and itself
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
 
-
-# An experiment is several calls; those of later profiles compile, or move gigabytes.
-_SHARES = {"quick": 2, "default": 4, "release": 30}
-
-
-def _share(call: str) -> int:
-    """How many times the limit of a call this one, as written in the box, may take."""
-    if not call.startswith("experiment "):
-        return 1
-    return _SHARES[BY_ID[call.split(" ")[1]].profile]
+    def _send(self, task: Json) -> None:
+        assert self.process.stdin is not None
+        self._asked = True
+        with contextlib.suppress(BrokenPipeError):  # it has ended: answer() says how
+            self.process.stdin.write((json.dumps(task) + "\n").encode())
+            self.process.stdin.flush()
 
 
 def _how(code: int) -> str:
@@ -178,15 +129,18 @@ def _how(code: int) -> str:
 
 @dataclass
 class Run:
-    """The run of one target: results so far, lost calls, and whether anything was given up."""
+    """The run of one target: results so far, lost calls, and whether anything was given up.
 
-    options: dict[str, Any]
+    ``hosting``: how its observers are started.
+    """
+
+    options: Json
     jobs: int
-    limit: float
-    results: list[dict[str, Any]] = field(default_factory=list)
-    observed: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    lost: list[tuple[str, str, str]] = field(default_factory=list)
+    hosting: Hosting
+    results: list[Json] = field(default_factory=list)
+    observed: dict[str, list[Json]] = field(default_factory=dict)
     gave_up: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
     waivers: Sequence[Waiver] = ()
     name: str = ""
@@ -194,6 +148,9 @@ class Run:
     done: list[list[Any]] = field(default_factory=list)
     began: float = 0.0
     shrinking: int = 0
+    lost: int = 0
+    lost_weight: int = 0
+    stopped: bool = False
 
     def progress(self) -> Progress:
         """How far it is; at any moment, from any thread."""
@@ -212,39 +169,35 @@ class Run:
             seconds=time.monotonic() - self.began,
             cases=sum(result["cases"] for result in list(self.results)),
             failing=tuple(failing),
-            lost=len(self.lost),
+            lost=self.lost,
             shrinking=self.shrinking,
         )
 
-    def replay(self, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def replay(self, rows: list[Json]) -> Iterator[Json]:
         """For each broken row of a verdict, ``messages``: what deviates now.
 
-        ``unable``: why it cannot be told. Raises WorkerRefused.
+        ``unable``: why it cannot be told. Raises Refused and WorkerLost.
         """
         with self._workplace():
-            worker = self._start()
+            worker = self._launch(0)
+            worker.open()
             for row in rows:
                 task = {"clause": row["id"], "dtype": row["dtype"]}
-                try:
-                    case = row["counterexample"]["case"]
-                    yield worker.ask(task | {"do": "replay", "case": case})
-                except Died as died:
-                    yield {"messages": [f"the call {died.how}"]}
-                    worker = self._start(worker.place)
+                yield worker.ask(task | {"do": "replay", "case": row["counterexample"]["case"]})
 
     def smoke(self) -> list[str]:
-        """What is wrong with the adapter. Raises WorkerRefused."""
+        """What is wrong with the adapter. Raises Refused and WorkerLost."""
         with self._workplace():
-            try:
-                found: list[str] = self._start().ask({"do": "smoke"})["problems"]
-            except Died as died:
-                return [f"{died.call or 'the target'}: the call {died.how}"]
+            worker = self._launch(0)
+            worker.open()
+            found: list[str] = worker.ask({"do": "smoke"})["problems"]
             return found
 
-    def verdict(self, started: Callable[[str, str], None]) -> dict[str, Any]:
-        """Run everything; the verdict as JSON. Raises WorkerRefused.
+    def verdict(self, started: Callable[[str, str], None]) -> Json:
+        """Run everything; the verdict as JSON. Raises Refused and WorkerLost.
 
-        ``started`` is called with the target's name and source before its first case.
+        ``started`` is called with the target's name and source before its first case. An interrupt
+        ends the run: the verdict then says so, and has what was found until then.
         """
         start = time.monotonic()
         with self._workplace():
@@ -266,10 +219,27 @@ class Run:
             ]
             for thread in threads:
                 thread.start()
-            last = self._serve(first, tasks)
-            for thread in threads:
-                thread.join()
-            return self._conclude(last, start)
+            explained: list[Json] = []
+            rechecked: list[Json] = []
+            try:
+                self._serve(first, tasks)
+                for thread in threads:
+                    thread.join()
+                explained = self._explained(first, explained)
+                rechecked = self._rechecked(first)
+            except KeyboardInterrupt:
+                self._stop(first, threads)
+            return first.ask(
+                {
+                    "do": "conclude",
+                    "results": self.results,
+                    "explained": explained,
+                    "rechecked": rechecked,
+                    "ended": not (self.gave_up or self.stopped),
+                    "interrupted": self.stopped,
+                    "duration_s": time.monotonic() - start,
+                }
+            )
 
     @contextlib.contextmanager
     def _workplace(self) -> Iterator[None]:
@@ -281,100 +251,70 @@ class Run:
                 worker.close()
 
     def _launch(self, place: int) -> Worker:
-        """A worker, which is not patient once a call was lost: what hangs does so again."""
-        first = self.limit * (1 if self.lost else FIRST_CALL)
-        worker = Worker(self.options, self.limit, first, place)
+        worker = Worker(self.options, replace(self.hosting, place=place))
         self.workers.append(worker)
-        return worker
-
-    def _start(self, place: int = 0) -> Worker:
-        worker = self._launch(place)
-        worker.open()
         return worker
 
     def _help(self, tasks: queue.SimpleQueue[list[Any]], worker: Worker) -> None:
         """Another worker, in a thread of its own; without it the first one does its work."""
         try:
             worker.open()
-            self._serve(worker, tasks).close()
-        except WorkerRefused as error:
-            self.gave_up.append(f"a worker could not be started again: {error}")
+            self._serve(worker, tasks)
+            worker.close()
+        except Refused as refused:
+            self.gave_up.append(f"another observer could not be started: {refused}")
+        except WorkerLost as lost:
+            self.gave_up.append(f"a worker {lost}")
 
-    def _serve(self, worker: Worker, tasks: queue.SimpleQueue[list[Any]]) -> Worker:
-        """Run shards until there are none; the worker that is alive at the end."""
-        while True:
+    def _serve(self, worker: Worker, tasks: queue.SimpleQueue[list[Any]]) -> None:
+        """Run shards until there are none."""
+        while not self.stopped:
             try:
                 shard = tasks.get_nowait()
             except queue.Empty:
-                return worker
-            if self._lost_enough():
-                self.gave_up.append(f"{shard[0]}-{shard[1]}: too many calls were lost before it")
-            else:
-                worker = self._run_shard(worker, shard)
-            self.done.append(shard)
+                return
+            task = {"do": "shard", "shard": shard, "lost": self.lost_weight}
+            self._take(shard, worker.ask(task))
 
-    def _lost_enough(self) -> bool:
-        timeouts = sum(status == "timeout" for _, status, _ in self.lost)
-        return len(self.lost) + (LOST_BY_TIMEOUT - 1) * timeouts >= LOST_PER_RUN
+    def _take(self, shard: list[Any], answer: Json) -> None:
+        result = answer["result"]
+        self.observed[f"{shard[0]}-{shard[1]}"] = answer["observed"]
+        self.results.append(result)
+        self.gave_up += result["gave_up"]
+        self.remarks += result["remarks"]
+        self.lost += answer["lost"][0]
+        self.lost_weight += answer["lost"][1]
+        self.done.append(shard)
 
-    def _run_shard(self, worker: Worker, shard: list[Any]) -> Worker:
-        """Run one shard to the end, without the calls that kill; the worker that is alive then."""
-        skip: list[str] = []
-        name = f"{shard[0]}-{shard[1]}"
-        while True:
-            try:
-                result = worker.ask({"do": "shard", "shard": shard, "skip": skip})
-                self.observed[name] = result.pop("observed")
-                self.results.append(result)
-                return worker
-            except Died as died:
-                worker = self._start(worker.place)
-                if not died.call:
-                    self.gave_up.append(f"{name}: the worker {died.how} outside a call")
-                    return worker
-                self.lost.append((died.call, died.status, died.how))
-                skip.append(died.call)
-                if len(skip) >= LOST_PER_SHARD or self._lost_enough():
-                    self.gave_up.append(
-                        f"{name}: {len(skip)} calls were lost, the rest is left out"
-                    )
-                    return worker
+    def _stop(self, first: Worker, threads: Sequence[threading.Thread]) -> None:
+        """Interrupted: take what every worker has found."""
+        self.stopped = True
+        for worker in self.workers:
+            worker.stop()
+        for thread in threads:
+            thread.join(STOPPING)
+        if first.asked:
+            answer = first.answer(STOPPING)
+            if "result" in answer:
+                self._take(["interrupted", 0], answer)
 
-    def _conclude(self, worker: Worker, start: float) -> dict[str, Any]:
-        """Merge all results, make counterexamples smaller and explain them, recheck waivers, get
-        the verdict."""
-        task: dict[str, Any] = {"results": self.results, "lost": self.lost}
-        smaller = []
-        findings = worker.ask(task | {"do": "merge"})["findings"]
-        for k, finding in enumerate(findings):
-            self.shrinking = len(findings) - k
-            try:
-                smaller.append(worker.ask({"do": "minimise", "finding": finding}))
-            except Died as died:
-                worker = self._start(worker.place)
-                if died.call:
-                    self.lost.append((died.call, died.status, died.how))
-                continue
-            try:
-                smaller[-1] = worker.ask({"do": "explain", "finding": smaller[-1]})
-            except Died:  # then there is no cause to tell
-                worker = self._start(worker.place)
-        rechecked = []
-        for waiver in self.waivers:
-            if selects(self.options["clause"], waiver.clause):
-                try:
-                    rechecked.append(worker.ask({"do": "recheck", "waiver": waiver.to_json()}))
-                except Died as died:
-                    worker = self._start(worker.place)
-                    message = f"the call {died.how}"
-                    rechecked.append(Rechecked(waiver, died.status, 1, message).to_json())
-        return worker.ask(
-            task
-            | {
-                "do": "conclude",
-                "rechecked": rechecked,
-                "minimised": smaller,
-                "ended": not self.gave_up,
-                "duration_s": time.monotonic() - start,
-            }
-        )
+    def _explained(self, worker: Worker, found: list[Json]) -> list[Json]:
+        """One finding of each broken clause, made smaller and with its likely cause, in time."""
+        found += worker.ask({"do": "merge", "results": self.results})["findings"]
+        for verb, do in (("made smaller", "minimise"), ("explained", "explain")):
+            budget = Budget(EXPLAINING)
+            for k, seconds in enumerate(budget.shares(len(found))):
+                self.shrinking = len(found) - k
+                task = {"do": do, "finding": found[k], "seconds": seconds}
+                answer = worker.ask(task)
+                found[k] = answer["finding"]
+                budget.spent += answer["spent"]
+            self.remarks += budget.remark(verb, len(found))
+        return found
+
+    def _rechecked(self, worker: Worker) -> list[Json]:
+        if not self.waivers:
+            return []
+        waivers = [waiver.to_json() for waiver in self.waivers]
+        found: list[Json] = worker.ask({"do": "recheck", "waivers": waivers})["rechecked"]
+        return found

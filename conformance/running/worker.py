@@ -1,88 +1,67 @@
-"""A process that runs shards of one target: ``python -m conformance.running.worker OPTIONS``.
+"""A process that judges, with an observer of its own: ``python -m conformance.running.worker
+OPTIONS``.
 
-It takes one JSON object a line from its standard input and answers each with one; whatever the
-target prints goes to standard error. It may die at any call: the supervisor reads its black box.
+It takes tasks as lines of JSON and answers each with one. It never imports the target. A signal to
+terminate stops the task in hand: what was found until then is its answer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
-import importlib
+import dataclasses
 import json
 import os
 import signal
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from conformance.running.box import BlackBox
-from conformance.running.memory import offer_to_the_system
-from conformance.running.options import DeviceUnavailable, UsageError, check_profile, make_ready
-from targets import Target, TargetError, resolve
+from conformance.cases.arena import Arena
+from conformance.running.hosting import Hosting, Refused, Started, start
 
+if TYPE_CHECKING:
+    from conformance.judging.findings import ShardResult
+
+Json = dict[str, Any]
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> int:
-    offer_to_the_system()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor hears it, and ends this process
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    tasks = os.fdopen(os.dup(0), encoding="utf-8")
-    os.dup2(2, 1)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a target that reads finds nothing
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor hears it
     _end_with_parent()
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     options = json.loads(sys.argv[1])
-    box = BlackBox(Path(options["box"]))
-    os.unlink(options["box"])  # both have it in memory: nothing stays behind, whoever is killed
+    hosting = Hosting(**options["hosting"])
 
-    def reply(answer: dict[str, Any]) -> None:
+    def reply(answer: Json) -> None:
         replies.write(json.dumps(answer) + "\n")
         replies.flush()
 
-    # It takes seconds, in which another worker may open the target.
-    gc.disable()  # some 345,000 objects, which all stay: nothing to collect, now or later
-    _import_torch()
-    gc.freeze()
-    gc.enable()
-    if not next(tasks, ""):
-        return 0
     try:
-        sys.path.insert(0, os.getcwd())
-        target = resolve(options["target"])
-        path = options["target"].rpartition(":")[0]
-        if path.endswith(".py"):  # for imports inside functions
-            sys.path.append(str(Path(path).resolve().parent))
-        make_ready(target, options["device"])
-        desk = Desk(target, options, box)
-    except (TargetError, UsageError, DeviceUnavailable) as error:
-        reply({"error": str(error), "status": error.status})
-        return error.status
-    reply({"ready": target.name, "source": target.source, "shards": desk.shards()})
-    for line in tasks:
-        task = json.loads(line)
-        reply(getattr(desk, f"do_{task['do']}")(task))
+        arena = Arena.new()
+        started = start(hosting, arena)  # torch is imported there while NumPy is here
+        desk = Desk(options, hosting, arena, started)
+        signal.signal(signal.SIGTERM, desk.stop)
+        with contextlib.closing(desk.observer), contextlib.closing(desk.memory):
+            if not sys.stdin.readline():
+                return 0
+            desk.observer.open()
+            target = desk.observer.claimed
+            reply({"ready": target.name, "source": target.source, "shards": desk.shards()})
+            for line in iter(sys.stdin.readline, ""):
+                task = json.loads(line)
+                reply(getattr(desk, f"do_{task['do']}")(task))
+    except Refused as refused:
+        reply({"error": str(refused), "status": refused.status})
+        return refused.status
     return 0
 
 
-def _import_torch() -> None:
-    """With all that the suite needs of it, and with SymPy, which the first gradient imports."""
-    importlib.import_module("conformance.running.shards")
-    import torch
-
-    x = torch.ones((), requires_grad=True)
-    torch.autograd.grad(x, x, torch.ones(()))
-
-
 def _end_with_parent() -> None:
-    """Where the supervisor has been killed, nobody is left to limit a call's time.
-
-    Linux ends this process whatever it is doing; a thread could not while a call holds the
-    interpreter's lock.
-    """
+    """Where the supervisor has been killed, nobody waits for an answer."""
     parent = os.getppid()
 
     def watch() -> None:
@@ -99,107 +78,142 @@ def _end_with_parent() -> None:
 class Desk:
     """What a worker can be asked to do; each method takes and returns JSON objects."""
 
-    def __init__(self, target: Target, options: dict[str, Any], box: BlackBox) -> None:
-        from conformance.running.shards import Session
+    def __init__(self, options: Json, hosting: Hosting, arena: Arena, started: Started) -> None:
+        from conformance.judging.cache import Memory
+        from conformance.running.observers import Process
+        from conformance.running.options import check_profile
+        from conformance.running.session import Session
+        from targets.building import cache_folder
 
-        self.target, self.options = target, options
+        self.options, self.stopped = options, False
         self.profile = check_profile(options["profile"])
-        self.session = Session(target, options["device"], options["seed"], options["clause"], box)
+        self.observer = Process(hosting, arena, started)
+        self.observer.stopped = lambda: self.stopped
+        self.memory = Memory(cache_folder() / "permitted.sqlite")
+        self.session = Session(
+            self.observer,
+            options["seed"],
+            options["clause"],
+            memory=self.memory,
+            stopped=lambda: self.stopped,
+        )
+
+    def stop(self, *_: object) -> None:
+        """Answer as soon as may be."""
+        self.stopped = True
 
     def shards(self) -> list[list[Any]]:
-        from conformance.cases.plans import plan
+        from conformance.running.shards import plan
 
-        return [[s.phase, s.index] for s in plan(self.target, self.profile)]
+        return [[s.phase, s.index] for s in plan(self.session.target, self.profile)]
 
-    def do_shard(self, task: dict[str, Any]) -> dict[str, Any]:
-        from conformance.cases.plans import Shard
-        from conformance.running.shards import run_shard
+    def do_shard(self, task: Json) -> Json:
+        """``lost``: how much was lost elsewhere in this run."""
+        from conformance.running.observability import CaseLog
+        from conformance.running.session import run_shard, weight
+        from conformance.running.shards import Shard
 
-        self.session.skip = frozenset(task["skip"])
-        observer = None
+        session = self.session
+        session.lost_before = task["lost"]
+        log = None
         if self.options.get("observe"):
-            from conformance.report.observability import Observer
+            log = CaseLog(session.target.name, session.device, self.options["observe"])
+        session.recorder = log
+        before = len(session.lost)
+        result = run_shard(session, Shard(*task["shard"]), self.profile).to_json()
+        result["remarks"] += self.memory.told
+        self.memory.told.clear()
+        lost = session.lost[before:]
+        session.lost = []  # the supervisor counts them
+        return {
+            "result": result,
+            "observed": log.lines if log else [],
+            "lost": [len(lost), weight(lost)],
+        }
 
-            began = self.options["observe"]
-            observer = Observer(self.target.name, self.options["device"], began)
-        self.session.observer = observer
-        result = run_shard(self.session, Shard(*task["shard"]), self.profile).to_json()
-        return result | {"observed": observer.lines if observer else []}
-
-    def do_minimise(self, task: dict[str, Any]) -> dict[str, Any]:
-        from conformance.running.shards import finding_from_json, finding_to_json, minimised
-
-        return finding_to_json(minimised(self.session, finding_from_json(task["finding"])))
-
-    def do_explain(self, task: dict[str, Any]) -> dict[str, Any]:
-        """The likely cause of a finding."""
-        from conformance.running.shards import explained, finding_from_json, finding_to_json
-
-        return finding_to_json(explained(self.session, finding_from_json(task["finding"])))
-
-    def do_merge(self, task: dict[str, Any]) -> dict[str, Any]:
+    def do_merge(self, task: Json) -> Json:
         """The findings that are worth making smaller and explaining."""
-        from conformance.judging.merging import to_explain
-        from conformance.running.shards import finding_to_json
+        from conformance.running.explaining import to_explain
 
         found = to_explain(self._total(task), self.options["clause"])
-        return {"findings": [finding_to_json(f) for f in found]}
+        return {"findings": [finding.to_json() for finding in found]}
 
-    def do_conclude(self, task: dict[str, Any]) -> dict[str, Any]:
-        from conformance.judging.merging import conclude
-        from conformance.running.shards import finding_from_json
+    def do_minimise(self, task: Json) -> Json:
+        from conformance.judging.findings import Finding
+        from conformance.running.explaining import minimised
+
+        return self._within(task, minimised, Finding.from_json(task["finding"]))
+
+    def do_explain(self, task: Json) -> Json:
+        from conformance.judging.findings import Finding
+        from conformance.running.explaining import explained
+
+        return self._within(task, explained, Finding.from_json(task["finding"]))
+
+    def _within(self, task: Json, step: Any, finding: Any) -> Json:
+        """A finding, after a step of so many ``seconds`` at most; whether these were ``spent``."""
+        from conformance.running.observers import Interrupted
+
+        until, found = time.monotonic() + task["seconds"], finding
+        with contextlib.suppress(Interrupted):
+            found = step(dataclasses.replace(self.session, lost=[]), finding, until)
+        return {"finding": found.to_json(), "spent": time.monotonic() >= until}
+
+    def do_recheck(self, task: Json) -> Json:
+        """Run the cases of waivers again."""
+        from conformance.running.observers import Interrupted
+        from conformance.running.recheck import recheck_all
+        from conformance.verdict.waivers import Waiver
+
+        waivers = [Waiver.from_json(waiver) for waiver in task["waivers"]]
+        try:
+            return {"rechecked": [done.to_json() for done in recheck_all(self.session, waivers)]}
+        except Interrupted:
+            return {"rechecked": []}
+
+    def do_conclude(self, task: Json) -> Json:
+        from conformance.judging.findings import Finding
+        from conformance.running.concluding import conclude
         from conformance.verdict.waivers import Rechecked
 
         total = self._total(task)
-        for data in task["minimised"]:
-            finding = finding_from_json(data)
+        for data in task["explained"]:
+            finding = Finding.from_json(data)
             total.findings[(finding.clause, finding.dtype)] = finding
         verdict = conclude(
-            self.target,
+            self.session,
             total,
-            device=self.options["device"],
             profile=self.profile.name,
-            seed=self.options["seed"],
             duration_s=task["duration_s"],
-            selected=self.options["clause"],
             ended=task["ended"],
+            interrupted=task["interrupted"],
             rechecked=[Rechecked.from_json(r) for r in task["rechecked"]],
         )
         return verdict.to_json()
 
-    def do_smoke(self, task: dict[str, Any]) -> dict[str, Any]:
+    def do_smoke(self, task: Json) -> Json:
         """What is wrong with the adapter."""
         from conformance.running.smoke import smoke
 
         return {"problems": smoke(self.session)}
 
-    def do_recheck(self, task: dict[str, Any]) -> dict[str, Any]:
-        """Run the case of a waiver again."""
-        from conformance.running.recheck import recheck
-        from conformance.verdict.waivers import Waiver
-
-        return recheck(self.session, Waiver.from_json(task["waiver"])).to_json()
-
-    def do_replay(self, task: dict[str, Any]) -> dict[str, Any]:
+    def do_replay(self, task: Json) -> Json:
         """Run a case or an experiment again: what deviates now, or why it cannot run."""
         from conformance.cases.case import Case
-        from conformance.observer.protocols import Unavailable
-        from conformance.running.shards import replayed
+        from conformance.judging.observer import Unavailable
+        from conformance.running.explaining import replayed
 
         case = Case.from_json(task["case"]) if task["case"] else None
+        session = dataclasses.replace(self.session, lost=[])
         try:
-            return {"messages": replayed(self.session, task["clause"], task["dtype"], case)}
+            return {"messages": list(replayed(session, task["clause"], task["dtype"], case))}
         except Unavailable as reason:
             return {"messages": [], "unable": str(reason)}
 
-    def _total(self, task: dict[str, Any]) -> Any:
-        from conformance.judging.merging import merged
-        from conformance.running.shards import ShardResult, lost_call
+    def _total(self, task: Json) -> ShardResult:
+        from conformance.judging.findings import ShardResult, merged
 
-        total = merged(ShardResult.from_json(r) for r in task["results"])
-        for text, status, how in task["lost"]:
-            total.add(lost_call(text, status, how))
-        return total
+        return merged(ShardResult.from_json(r) for r in task["results"])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.cases.profiles import PROFILE_ORDER
+from conformance.clauses import ONE_GPU
 from conformance.verdict.configuration import (
     Configuration,
     ConfigurationError,
@@ -17,7 +18,6 @@ from conformance.verdict.configuration import (
 )
 from conformance.verdict.verdict import (
     BROKEN_STATUSES,
-    ONE_GPU,
     DamagedVerdict,
     broken_rows,
     read_verdict,

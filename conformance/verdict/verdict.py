@@ -7,21 +7,16 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import platform
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conformance.clauses import BLOCKED, ONE_GPU
+
 SCHEMA = 1
 SPEC = "mse 1.0"
 BROKEN_STATUSES = ("fail", "crash", "timeout", "stale")
-
-# Why a clause is unavailable though nothing is missing: the target is rejected without it.
-BLOCKED = "a plain value or gradient is wrong already"
-# What no verdict made on one GPU can say; the verdict names it.
-ONE_GPU = "it takes two GPUs, and there is one"
 
 
 class DamagedVerdict(ValueError):
@@ -36,6 +31,7 @@ class ClauseResult:
     ``worst``: the largest share of the permitted error that a passing case used. ``case``: the
     counterexample, or the worst passing case, as JSON. ``where``: the wrong elements (checks.py).
     ``cause``: the likely one of a failure, its ``id`` and ``text``, where it could be told.
+    ``self_reported``: it rests on what only the target's own process can see and say.
     """
 
     id: str
@@ -49,6 +45,7 @@ class ClauseResult:
     script: str = ""
     where: dict[str, Any] | None = None
     waiver: dict[str, str] | None = None
+    self_reported: bool = False
     cause: dict[str, str] | None = None
 
     @property
@@ -64,6 +61,8 @@ class ClauseResult:
             "examples": self.examples,
             "worst": self.worst,
         }
+        if self.self_reported:
+            row["self_reported"] = True
         if self.status in (*BROKEN_STATUSES, "waived"):
             row["counterexample"] = {
                 "message": self.message,
@@ -83,7 +82,8 @@ class ClauseResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the suite says of one target on one device. ``ended``: the run was not cut short.
+    """What the suite says of one target on one device. ``ended``: the run was not cut short;
+    ``interrupted``: somebody cut it short.
 
     ``accuracy``, ``coverage``: see measures.py.
     """
@@ -100,6 +100,7 @@ class Verdict:
     source: str = ""
     selected: str = "*"
     ended: bool = True
+    interrupted: bool = False
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     coverage: list[dict[str, Any]] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
@@ -156,6 +157,7 @@ class Verdict:
             "selected": self.selected,
             "conforms": self.conforms,
             "complete": self.complete,
+            "interrupted": self.interrupted,
             "examples": self.examples,
             "cases": self.cases,
             "duration_s": round(self.duration_s, 3),
@@ -268,20 +270,3 @@ def _git(*arguments: str) -> str:
 def now() -> str:
     """The time in UTC, to the second, in ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def environment() -> dict[str, str]:
-    """Versions and hardware; needs torch."""
-    import numpy
-    import torch
-
-    found = {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "numpy": numpy.__version__,
-        "platform": f"{sys.platform} {platform.machine()}",
-    }
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-        found["cuda"] = str(torch.version.cuda)
-    return found

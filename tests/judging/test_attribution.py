@@ -11,12 +11,13 @@ from torch import Tensor
 from conformance.cases.case import Case, Operand
 from conformance.cases.features import FEATURES, features, keep_only
 from conformance.cases.layouts import place
-from conformance.cases.plans import plan
 from conformance.cases.profiles import PROFILES
-from conformance.judging.merging import merged
-from conformance.running.shards import Session, run_shard
+from conformance.judging.findings import merged
+from conformance.running.session import run_shard
+from conformance.running.shards import plan
 from targets import Target
 from tests.mutants.mutant import EAGER, Loss, Pair, by_gradients, memory, right, right_gradients
+from tests.sessions import session_on
 
 
 def grad_output_strides(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Pair:
@@ -56,9 +57,8 @@ def of_views_only(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
 )
 def test_a_defect_is_told_by_its_own_clauses(loss: Loss, clauses: set[str]) -> None:
     target = Target("mine", loss, EAGER - {"mixed_dtype"}, dtypes=("float32",))
-    quick = PROFILES["quick"]
-    shards = [s for s in plan(target, quick) if s.phase in ("examples", "pairs")]
-    session = Session(target, "cpu", 0)
+    quick, session = PROFILES["quick"], session_on(target)
+    shards = [s for s in plan(session.target, quick) if s.phase in ("examples", "pairs")]
     found = merged([run_shard(session, shard, quick) for shard in shards]).findings.values()
     assert {finding.clause for finding in found} == clauses
 

@@ -7,7 +7,8 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,12 @@ from torch import Tensor
 from conformance.cases.case import Case, Fill
 from conformance.cases.plans import plain, with_dtypes, with_needs, with_shapes
 from conformance.clauses import BY_ID
-from conformance.judging.attribution import Finding
-from conformance.judging.causes import CAUSES, Cause, explain
-from conformance.running.shards import (
-    Session,
-    explained,
-    finding_from_json,
-    finding_to_json,
-    settled,
-)
+from conformance.judging.cause import CAUSES, Cause
+from conformance.judging.causes.explain import explain
+from conformance.judging.findings import Finding
+from conformance.judging.observer import Json, Lost
+from conformance.running.explaining import explained
+from conformance.running.observers import InProcess
 from targets import DROP_IN, Target, resolve
 from tests import causes
 from tests.causes import Explained, Figures
@@ -34,6 +32,7 @@ from tests.mutants import LENIENT, MUTANTS
 from tests.mutants.causes import LABELS, labels_of
 from tests.mutants.witnesses import restored
 from tests.right import RIGHT
+from tests.sessions import session_on
 
 Loss = Callable[..., Any]
 
@@ -48,14 +47,30 @@ def right(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
 
 def told(loss: Loss, clause: str, case: Case | None = None, dtype: str = "float32") -> Cause | None:
     """The cause of a finding of this clause; ``case`` is one that the loss gets wrong."""
-    target = Target("t", loss, claims=DROP_IN)
     aspect = clause
     if case is not None:
         dtype = case.dtype
         aspect = "value" if clause.startswith(("value", "layout.v", "broadcasting.v")) else clause
     finding = Finding(clause, dtype, "", case, aspect)
-    with restored(), settled():
-        return explain(Session(target, "cpu", 0), finding)
+    with restored():
+        return explain(observer_of(loss), finding, later())
+
+
+class _Told(InProcess):
+    """In this process, but nothing other than JSON passes, as through the wall."""
+
+    def exchange(self, request: Json, calls: Sequence[str]) -> Json:
+        answer = super().exchange(json.loads(json.dumps(request)), calls)
+        told: Json = json.loads(json.dumps(answer))
+        return told
+
+
+def observer_of(loss: Loss) -> InProcess:
+    return _Told(Target("t", loss, claims=DROP_IN), "cpu")
+
+
+def later() -> float:
+    return time.monotonic() + 600
 
 
 def vector(reduction: str = "mean", n: int = 5, dtype: str = "float32", **fills: str) -> Case:
@@ -690,13 +705,78 @@ def test_losses_that_no_hypothesis_was_made_for() -> None:
 
 
 def test_a_cause_survives_the_way_to_another_process() -> None:
-    session = Session(Target("t", squares(tail)), "cpu", 0)
-    finding = explained(session, Finding("value.sum", "float32", "m", vector("sum"), "value"))
+    session = session_on(Target("t", squares(tail)))
+    wrong = Finding("value.sum", "float32", "m", vector("sum"), "value")
+    finding = explained(session, wrong, later())
     assert finding.cause is not None
     assert finding.cause.id == "lost_tail"
-    assert finding_from_json(finding_to_json(finding)) == finding
+    assert Finding.from_json(json.loads(json.dumps(finding.to_json()))) == finding
     bare = dataclasses.replace(finding, cause=None)
-    assert finding_from_json(finding_to_json(bare)) == bare
+    assert Finding.from_json(json.loads(json.dumps(bare.to_json()))) == bare
+
+
+def test_after_its_time_nothing_is_asked_and_nothing_told() -> None:
+    called = []
+
+    def loss(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        called.append(reduction)
+        return 3 * right(x, y, reduction)
+
+    observer, finding = observer_of(loss), Finding("value.mean", "float32", "", vector(), "value")
+    assert explain(observer, finding, time.monotonic() - 1) is None
+    assert not called
+    assert explain(observer, finding, later()) is not None
+
+
+class _Dying(InProcess):
+    """An observer that does not survive its third request."""
+
+    asked = 0
+
+    def exchange(self, request: Json, calls: Sequence[str]) -> Json:
+        self.asked += 1
+        if self.asked == 3:
+            raise Lost(calls[0], "crash", "ended with status 3")
+        return super().exchange(request, calls)
+
+
+def test_the_end_of_the_observer_is_for_the_caller_to_know() -> None:
+    observer = _Dying(Target("t", squares(tail), claims=DROP_IN), "cpu")
+    with pytest.raises(Lost):
+        explain(observer, Finding("value.sum", "float32", "", vector("sum"), "value"), later())
+
+
+def _spoilt(observer: InProcess, answer: Callable[[Json], object]) -> InProcess:
+    """With something else in its answers to protocols."""
+    exchange = observer.exchange
+
+    def changed(request: Json, calls: Sequence[str]) -> Json:
+        found = exchange(request, calls)
+        return found | {"evidence": answer(found["evidence"])} if "evidence" in found else found
+
+    observer.exchange = changed  # type: ignore[method-assign]
+    return observer
+
+
+def listing(n: int) -> Callable[[Json], object]:
+    return lambda evidence: {"items": dict.fromkeys(evidence["items"], [7] * n)}
+
+
+SPOILT: tuple[Callable[[Json], object], ...] = (
+    lambda evidence: None,
+    lambda evidence: {"items": {}},
+    lambda evidence: {"items": dict.fromkeys(evidence["items"])},
+    *(listing(n) for n in (1, 2, 3)),
+)
+
+
+@pytest.mark.parametrize("answer", SPOILT)
+def test_evidence_of_another_form_is_no_error(answer: Callable[[Json], object]) -> None:
+    for clause, case in {clause: case for _, _, clause, case in BROKEN}.items():
+        aspect = "value" if clause.startswith("value") else clause
+        finding = Finding(clause, "float32", "", case, aspect)
+        with restored():
+            explain(_spoilt(observer_of(squares(tail)), answer), finding, later())
 
 
 CRASHING = """
@@ -731,7 +811,7 @@ def test_a_target_that_dies_while_it_is_explained_has_a_verdict_without_the_caus
 
 def test_other_statuses_have_no_cause() -> None:
     finding = Finding("value.sum", "float32", "", vector("sum"), "value", "crash")
-    assert explain(Session(Target("t", squares(tail)), "cpu", 0), finding) is None
+    assert explain(observer_of(squares(tail)), finding, later()) is None
 
 
 def test_mixed_operands_and_integers_are_no_obstacle() -> None:

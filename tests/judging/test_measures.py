@@ -12,8 +12,9 @@ from conformance import judge
 from conformance.cases.case import Case, Fill, Operand
 from conformance.judging.checks import BEYOND, SHOWN
 from conformance.judging.measures import exponent, layout_family, measure, path
-from conformance.running.shards import Session
+from conformance.running.session import Session
 from targets import DROP_IN, Target
+from tests.sessions import session_on
 
 Json = dict[str, Any]
 
@@ -37,7 +38,7 @@ def noisy(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") ->
 
 
 def session(loss: Any) -> Session:
-    return Session(Target("mine", loss, DROP_IN), "cpu", 0)
+    return session_on(Target("mine", loss, DROP_IN))
 
 
 def case(n: int, reduction: str = "none", **changes: Any) -> Case:

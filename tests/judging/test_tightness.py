@@ -22,17 +22,24 @@ from numpy.typing import NDArray
 
 from conformance.cases import values
 from conformance.cases.case import FLOAT_DTYPES, Case
-from conformance.cases.plans import plain, with_fills, with_grad_output, with_needs, with_shapes
+from conformance.cases.plans import (
+    EXACT,
+    plain,
+    with_fills,
+    with_grad_output,
+    with_needs,
+    with_shapes,
+)
 from conformance.cases.values import FORMAT_OF, elements
 from conformance.judging import oracle
 from conformance.observer import tensors
 from conformance.observer.tensors import DTYPES
-from conformance.running.shards import Session
 from reference.enclosure import VOID, PermittedSet
 from reference.formats import BINARY64, Floats
 from reference.mse import REDUCTIONS
 from targets import Target
 from targets.builtin import BUILTIN
+from tests.sessions import session_on
 
 Singles = NDArray[np.float32]
 Size = tuple[int, str, str]  # n, dtype, reduction
@@ -169,7 +176,7 @@ def returning(case: Case, value: Floats, gradient: Floats | None = None) -> Targ
 
 def aspects(target: Target, case: Case) -> list[str]:
     """What is wrong with ``target`` on ``case``; there was a result in any case."""
-    judgement = Session(target, "cpu", 0).run(case)
+    judgement = session_on(target).run(case)
     assert judgement.returned
     return [d.aspect for d in judgement.deviations]
 
@@ -338,8 +345,8 @@ def stated_widening(n: int, u: Fraction) -> Fraction:
     """γ_h(n) as the specification states it, written apart from the oracle."""
     if n == 1:
         return Fraction(0)
-    run = max(4096, Fraction(n, 8)) if u == Fraction(BINARY64.u) else 4096
-    h = min(n - 1, run) + 2 * (n - 1).bit_length() + Fraction(n, 2**20)
+    run = n - 1 if u == Fraction(BINARY64.u) else min(n - 1, 4096)
+    h = run + 2 * (n - 1).bit_length() + Fraction(n, 2**20)
     return h * u / (1 - h * u)
 
 
@@ -384,6 +391,38 @@ def test_a_gradient_is_as_wide_as_its_roundings(n: int, dtype: str, reduction: s
         assert (upper - lower) / 2 <= most * abs(exact)
         seen += 1
     assert seen >= n - n // 16
+
+
+# -- sums in which nothing rounds: one number ------------------------------------------------------
+
+
+@every_dtype
+@pytest.mark.parametrize("n", [1, 2, 5, 33, 129, 255, 2047, 4097, 65_537, 2**20 + 3, 2**22 + 1])
+def test_a_sum_of_odd_less_even_numbers_is_one_number_and_no_difference_is_nothing(
+    n: int, dtype: str
+) -> None:
+    """As far as the format counts; so any element that is lost or doubled leaves the set."""
+    if n >= 2 ** FORMAT_OF[dtype].precision:
+        return
+    case = with_fills(value_case(n, dtype, "sum"), *EXACT)
+    d = elements(case.input) - elements(case.target)
+    permitted = value_set(case)
+    assert np.abs(d).min() >= 1
+    assert float(permitted.lower) == float(permitted.upper) == (d * d).sum()
+
+
+@pytest.mark.parametrize("fills", [("constant", "zero"), ("ordinary", "ordinary"), EXACT[:2]])
+def test_of_a_million_ordinary_float32_elements_a_lost_or_doubled_one_shows_where_sums_are_exact(
+    fills: tuple[str, str],
+) -> None:
+    """The one in the middle; no filling of before shows it."""
+    case = with_fills(value_case(2**20, "float32", "sum"), *fills, False)
+    d = elements(case.input) - elements(case.target)
+    terms = np.float32(d).astype(np.float64) ** 2
+    for sign in (-1, 1):
+        moved = np.asarray(float(np.float32(terms.sum() + sign * terms[2**19])))
+        wrong = aspects(returning(case, moved), case)
+        assert wrong == (["value"] if fills == EXACT[:2] else [])
 
 
 # -- how a sum may be accumulated -----------------------------------------------------------------

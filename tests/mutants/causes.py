@@ -145,7 +145,6 @@ LABELS: dict[str, tuple[str, ...]] = {
     "narrow_accumulator": (
         "half-accumulator",
         "serial-float32",
-        "serial-float64",
         "dot-product",
         "half-overflow",
         "norm-squared",
@@ -175,13 +174,14 @@ LABELS: dict[str, tuple[str, ...]] = {
         "lost-columns",
         "last-block-wins",
         "tree-drops-odd",
+        "lost-seam",
         "gradient-lost-row",
         "room-for-four",
         "unlaunched",
         "negative-zero-missing",
         "row-in-one-block",
     ),
-    "counted_twice": ("overlapping-tail", "grid-stride", "overlapping-threads"),
+    "counted_twice": ("overlapping-tail", "grid-stride", "doubled-seams", "overlapping-threads"),
     "past_end": ("padded-with-one", "read-past-end"),
     "wrong_index": (
         "narrow-index",

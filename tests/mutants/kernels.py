@@ -23,6 +23,11 @@ from .mutant import (
 from .witnesses import against_zeros, wrong_value
 
 
+def one_of_many(n: int, k: int) -> Tensor:
+    """Element ``k`` of ``n`` is 1, the others are 0."""
+    return torch.zeros(n).index_fill(0, torch.tensor([k]), 1)
+
+
 def losing(kept: Callable[[int], int], doc: str | None = None) -> Loss:
     """Squares of the first ``kept(n)`` elements only; the others are 0, and have no gradient."""
 
@@ -95,6 +100,13 @@ def tree_drops_odd(s: Tensor) -> Tensor:
     return s.sum()
 
 
+def lost_seam(s: Tensor) -> Tensor:
+    """In float32, of more than 65,536 elements, the one between the first two grids is lost."""
+    if s.dtype != torch.float32 or s.numel() <= 65536:
+        return s.sum()
+    return s[:16384].sum() + s[16385:].sum()
+
+
 # --- elements too many
 
 
@@ -108,6 +120,13 @@ def grid_stride(s: Tensor) -> Tensor:
     """The grid's stride is a block short: past 4,096, blocks of 128 are counted twice."""
     twice = s[4096:]
     return s.sum() + twice[torch.arange(twice.numel()) % 4096 < 128].sum()
+
+
+def doubled_seams(s: Tensor) -> Tensor:
+    """In float32 more than 65,536 elements are read in chunks of 5,001, which share their ends."""
+    if s.dtype != torch.float32 or s.numel() <= 65536:
+        return s.sum()
+    return s.sum() + s[5000::5000].sum()
 
 
 def padded_with_one(s: Tensor) -> Tensor:
@@ -200,8 +219,20 @@ KERNEL_MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant("last-block-wins", by_sum(last_block_wins), "value"),
     mutant("tree-drops-odd", by_sum(tree_drops_odd), "value"),
+    mutant(
+        "lost-seam",
+        by_sum(lost_seam),
+        "value",
+        witness=wrong_value(against_zeros(one_of_many(100_000, 16384)), "sum"),
+    ),
     mutant("overlapping-tail", by_sum(overlapping_tail), "value"),
     mutant("grid-stride", by_sum(grid_stride), "value"),
+    mutant(
+        "doubled-seams",
+        by_sum(doubled_seams),
+        "value",
+        witness=wrong_value(against_zeros(one_of_many(100_000, 5000)), "sum"),
+    ),
     mutant("padded-with-one", by_sum(padded_with_one), "value"),
     mutant("padded-count", by_value(padded_count), "value"),
     mutant("read-past-end", read_past_end, "value", "purity"),

@@ -114,3 +114,13 @@ def test_the_bound_is_the_count_of_roundings_and_the_depth_of_the_sum() -> None:
     half = gamma(ROUNDINGS, 2.0**-11) + gamma(depth(1000, 2.0**-24), 2.0**-24) + 2 * fmt.eta
     assert permitted.upper[0] - 1 == pytest.approx(half, rel=1e-9)
     assert half < 0.007
+
+
+def test_a_running_binary64_tangent_is_within_the_bound_and_a_lost_term_outside() -> None:
+    fmt, n, term = FORMAT_OF["float64"], 2**20, 1.1 * 1.1
+    exact = np.asarray(n * term)
+    permitted = counted(fmt, exact, exact, n)
+    running = np.add.accumulate(np.full(n, term))[-1]
+    assert abs(running - exact) / exact > gamma(n / 8, fmt.u)
+    assert permitted.contains(running)
+    assert not any(permitted.contains(exact + sign * term) for sign in (1, -1))

@@ -539,12 +539,13 @@ def test_specials_go_through_loss_and_gradient_as_in_ieee(
     [
         ((2.0, -3.0), math.inf, [math.inf]),
         ((2.0, 3.0), math.inf, [-math.inf]),
-        ((0.0, 2.0), math.inf, [math.nan, math.inf, -math.inf]),  # a sum of 0, as rounded
+        ((0.0, 2.0), math.inf, [math.nan]),  # a sum of 0
+        ((0.0, 2.0, 1 - 2.0**-24), math.inf, [math.nan, math.inf, -math.inf]),  # of 0, as rounded
         ((2.0, -3.0), math.nan, [math.nan]),
     ],
 )
 def test_a_factor_that_is_no_number_may_follow_the_sum(
-    y: tuple[float, float], g: float, permitted: list[float]
+    y: tuple[float, ...], g: float, permitted: list[float]
 ) -> None:
     e, f, w = enclose(BINARY32, np.ones(1), np.array(y), np.array(g))
     found = mse.permitted_with_factor(e - f, w, (1,), BINARY32)

@@ -25,8 +25,8 @@ from syrupy.assertion import SnapshotAssertion
 
 from conformance.clauses import CLAUSES
 from conformance.report import terminal
+from conformance.report.progress import Progress, share
 from conformance.report.text import DTYPES, SCREEN, plain, render, report
-from conformance.running.progress import Progress, share
 from conformance.verdict.verdict import unfinished
 
 Json = dict[str, Any]

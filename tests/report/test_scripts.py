@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import json
 import subprocess
 import sys
@@ -9,19 +11,30 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from conformance.cases.case import Case, Fill, Operand
-from conformance.cases.layouts import LAYOUTS
+from conformance.cases.claimed import Claimed
+from conformance.cases.layouts import LAYOUTS, place
 from conformance.cases.plans import plain, with_needs
 from conformance.cases.values import REGIMES
 from conformance.clauses import BY_ID
-from conformance.judging.attribution import Finding
-from conformance.observer.protocols import EXPERIMENTS
-from conformance.observer.tensors import make
+from conformance.judging.experiments import EXPERIMENTS
+from conformance.judging.experiments.bench import same_bits
+from conformance.judging.findings import Finding
+from conformance.judging.observer import Given, Raised
+from conformance.judging.permitted_shown import shown
+from conformance.observer.description import described
+from conformance.observer.protocols import plain as plain_protocols
+from conformance.observer.protocols.kit import Kit
+from conformance.report import bench_alone, scripts, standalone
 from conformance.report.bundle import Bundle
-from conformance.report.scripts import script
+from conformance.report.scripts import protocols_in
+from conformance.report.sources import references
+from conformance.running.observers import InProcess
+from reference.formats import FORMATS, round_nearest
 from targets import Target, resolve
 from targets.builtin import BUILTIN
 from targets.tutorial import TUTORIAL_FUNCTION
@@ -54,9 +67,18 @@ def test_the_scripts_of_a_sample_tell_the_mutant_from_the_builtin() -> None:
         assert not imports(outcome.script.source) & {"conformance", "reference", "targets"}
 
 
+@functools.cache
+def claimed(target: Target) -> Claimed:
+    return Claimed.from_json(described(target))
+
+
+def script(target: Target, finding: Finding) -> str:
+    return scripts.script(claimed(target), finding, shown(finding), "cpu", 0)
+
+
 @pytest.mark.parametrize("clause", sorted(EXPERIMENTS))
 def test_every_experiment_can_be_copied_out_of_the_suite(clause: str) -> None:
-    source = script(BUILTIN, Finding(clause, "float32", "it failed", None), "cpu", 0)
+    source = script(BUILTIN, Finding(clause, "float32", "it failed", None))
     assert not imports(source) & {"conformance", "reference", "targets"}
     compile(source, clause, "exec")
     assert EXPERIMENTS[clause].__name__ in source
@@ -76,7 +98,7 @@ def written(
     aspect = "value" if case else clause
     finding = Finding(clause, "float32", "said\nin two lines", case, aspect, status)
     path = tmp_path / f"{clause}.py"
-    path.write_text(script(resolve(f"{file}:loss"), finding, "cpu", 0))
+    path.write_text(script(resolve(f"{file}:loss"), finding))
     return path
 
 
@@ -107,31 +129,54 @@ def test_what_raises_or_ends_the_process_fails_its_script(tmp_path: Path) -> Non
 
 def test_a_loss_without_a_name_has_to_be_given_one() -> None:
     target = Target("mine", lambda x, y, reduction="mean": 2 * x)
-    source = script(target, Finding("errors.operands", "float32", "", None), "cpu", 0)
+    source = script(target, Finding("errors.operands", "float32", "", None))
     assert "LOSS = ''  # nothing that can be imported: name one" in source
 
 
 def test_targets_that_come_with_the_project_are_named_by_their_home() -> None:
-    source = script(TUTORIAL_FUNCTION, Finding("errors.operands", "float32", "", None), "cpu", 0)
+    source = script(TUTORIAL_FUNCTION, Finding("errors.operands", "float32", "", None))
     assert "LOSS = 'targets.tutorial:TUTORIAL_FUNCTION'" in source
 
 
 def test_the_script_of_a_target_without_claims_asks_for_none() -> None:
     target = Target("mine", BUILTIN.loss, frozenset(), ("mean",))
     names: dict[str, Any] = {"__name__": __name__}
-    exec(script(target, Finding("autograd.retain", "float32", "", None), "cpu", 0), names)
-    assert not list(names["deviations"](SimpleNamespace(loss=BUILTIN.loss), 0, 0))
+    exec(script(target, Finding("autograd.retain", "float32", "", None)), names)
+    assert not list(names["deviations"](BUILTIN, 0, 0))
 
 
 def test_a_script_of_an_interpreted_run_is_interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = Finding("value.mean", "float32", "", plain("float32", "mean"), "value")
     set_up = 'os.environ["TRITON_INTERPRET"] = "1"'
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    assert set_up not in script(BUILTIN, finding, "cpu", 0)
+    assert set_up not in script(BUILTIN, finding)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    source = script(BUILTIN, finding, "cpu", 0)
+    source = script(BUILTIN, finding)
     assert "import os\n" in source
     assert set_up in source
+
+
+@pytest.mark.parametrize(
+    "aspect",
+    [
+        "value",
+        "value.tensor",
+        "gradient.input",
+        "gradient.unneeded",
+        "dtypes.result",
+        "purity.inputs",
+        "purity.grad_output",
+        "purity.state",
+        "purity.attributes",
+        "purity.alias",
+    ],
+)
+def test_whatever_a_script_looks_at_the_builtin_does_not_deviate(aspect: str) -> None:
+    case = with_needs(plain("float32", "mean"), aspect != "gradient.unneeded", False)
+    clause = "value.mean" if aspect == "value" else aspect
+    names: dict[str, Any] = {"__name__": __name__}
+    exec(script(BUILTIN, Finding(clause, "float32", "", case, aspect)), names)
+    assert not list(names["deviations"](BUILTIN, 0, 1))
 
 
 OPERANDS = [
@@ -151,35 +196,132 @@ OPERANDS = [
 def test_a_script_makes_the_very_tensors(operand: Operand) -> None:
     other = operand.replace(dtype="float32", layout="contiguous", fill=Fill("one"))
     case = with_needs(Case(operand, other, "sum"), True, False)
-    source = script(BUILTIN, Finding("value.sum", "float32", "", case, "value"), "cpu", 0)
-    seen: list[torch.Tensor] = []
-    names: dict[str, object] = {"__name__": __name__}
+    source = script(BUILTIN, Finding("value.sum", "float32", "", case, "value"))
+    seen: list[tuple[Any, torch.Tensor]] = []
+    names: dict[str, Any] = {"__name__": __name__}
     exec(source, names)
 
-    class Watching:
-        @staticmethod
-        def loss(x: torch.Tensor, y: torch.Tensor, reduction: str) -> torch.Tensor:
-            seen.append(x)
-            return torch.zeros(())
+    spot = place(operand.layout, operand.shape)
 
-    names["deviations"](Watching, 0, 0)  # type: ignore[operator]
-    made = make(operand, "cpu", case.needs[0])
-    x = seen[-1]
-    assert (x._base is None) == (made.tensor._base is None) == (operand.layout == "contiguous")
-    memory = x.detach().as_strided(made.buffer.shape, (1,), 0)
-    for got, wanted in ((x, made.tensor), (memory, made.buffer)):
-        assert (got.shape, got.stride(), got.storage_offset(), got.dtype, got.requires_grad) == (
-            wanted.shape, wanted.stride(), wanted.storage_offset(), wanted.dtype,
-            wanted.requires_grad,
-        )  # fmt: skip
-        torch.testing.assert_close(got, wanted, rtol=0, atol=0, equal_nan=True)
+    def loss(x: torch.Tensor, y: torch.Tensor, reduction: str) -> torch.Tensor:
+        memory = x.detach().as_strided((spot.length,), (1,), 0).clone()
+        form = (x.shape, x.stride(), x.storage_offset(), x.dtype, x.requires_grad, x._base is None)
+        seen.append((form, memory))
+        return torch.zeros(())
+
+    names["deviations"](SimpleNamespace(loss=loss), 0, 0)
+    InProcess(Target("watching", loss), "cpu").observe([case])
+    (form, memory), (wanted_form, wanted) = seen
+    assert form == wanted_form
+    assert form[-1] == (operand.layout == "contiguous")
+    torch.testing.assert_close(memory, wanted, rtol=0, atol=0, equal_nan=True)
 
 
-def test_two_things_of_one_name_cannot_be_copied() -> None:
+@pytest.mark.parametrize("fmt", FORMATS.values(), ids=lambda fmt: fmt.name)
+def test_a_script_rounds_as_the_reference_does(fmt: Any) -> None:
+    bits = np.random.PCG64(5).random_raw(40_000).view(np.float64)
+    near = 2.0 ** (fmt.emin - fmt.precision) * np.arange(-50, 50) / 4
+    ends = [0.0, fmt.omega, fmt.threshold, np.nextafter(fmt.threshold, 0), np.inf, np.nan]
+    v = np.concatenate([bits, near, ends, np.negative(ends)])
+    with np.errstate(all="ignore"):
+        wanted = round_nearest(v, fmt)
+    np.testing.assert_array_equal(standalone.round_nearest(v, fmt), wanted)
+
+
+ONES = Given(np.ones(2), "float32")
+ASKED = ("plain.loss", {"x": ONES, "y": ONES}, {"reduction": "sum"})
+
+
+def both_observers(target: Target) -> tuple[bench_alone.Observer, InProcess]:
+    judges, kit = InProcess(target, "cpu"), Kit(target, "cpu")
+    return bench_alone.Observer(kit, judges.claimed, {"plain.loss": plain_protocols.loss}), judges
+
+
+STRANGE = [
+    torch.tensor([[1.5, float("nan")]], dtype=torch.bfloat16),
+    torch.ones(3).expand(2, 3),
+    torch.ones(2, dtype=torch.uint16),
+    torch.ones(2, dtype=torch.complex64),
+    torch.eye(2).to_sparse(),
+    torch.ones(2, 3, device="meta"),
+    torch.zeros(0, 3),
+    (1, 2.5, None, True, "text", {"of": [torch.ones(())]}),
+    torch.float32,
+    len,
+]
+
+
+@pytest.mark.parametrize("result", STRANGE, ids=str)
+def test_a_script_sees_what_the_judge_sees(result: Any) -> None:
+    own, judges = both_observers(Target("strange", lambda x, y, reduction="mean": result))
+    got, wanted = own.ask(*ASKED)["result"], judges.ask(*ASKED)["result"]
+    assert repr(got) == repr(wanted)
+    assert not isinstance(result, torch.Tensor) or same_bits(got, wanted) or got == wanted
+
+
+def test_in_a_script_what_a_protocol_raises_is_as_the_judge_is_told() -> None:
+    def loss(x: Any, y: Any, reduction: str = "mean") -> Any:
+        raise SystemExit(3)
+
+    for observer in both_observers(Target("raising", loss)):
+        with pytest.raises(Raised, match="SystemExit: 3") as raised:
+            observer.ask(*ASKED)
+        assert raised.value.kind == "SystemExit"
+
+
+def test_of_two_things_of_one_name_the_second_has_its_module_before_it() -> None:
     bundle = Bundle()
-    bundle.add("conformance.observer.protocols.modes", "_operands")
-    with pytest.raises(ValueError, match="_operands"):
-        bundle.add("conformance.observer.protocols.autograd", "_operands")
+    first, second = (f"conformance.judging.experiments.{m}" for m in ("modes", "autograd"))
+    for module in (first, second):
+        bundle.add(module, "_operands")
+    assert bundle.name(first, "_operands") == "_operands"
+    assert bundle.name(second, "_operands") == "_autograd_operands"
+    text = "\n".join(bundle.texts(bundle.parts))
+    assert "def _operands(" in text
+    assert "def _autograd_operands(" in text
+
+
+def test_what_a_function_calls_its_own_is_not_renamed() -> None:
+    bundle = Bundle(reserved=("number",))
+    bundle.add("conformance.report.standalone", "compare")
+    (text,) = bundle.texts([bundle.part("conformance.report.standalone", "compare")])
+    assert "checks_number(low)" in text
+
+
+def test_methods_that_nothing_mentions_are_left_out() -> None:
+    bundle = Bundle()
+    bundle.add("conformance.cases.claimed", "Claimed")
+    (text,) = bundle.texts(bundle.parts)
+    assert "script: str" in text
+    assert "to_json" not in text
+
+
+def test_what_cannot_be_copied_is_told() -> None:
+    (asks, imports_own) = ast.parse("""
+def f(bench): bench.ask(f"plain.{1}")
+def f(): from conformance.clauses import BY_ID
+""").body
+    with pytest.raises(ValueError, match="put together"):
+        protocols_in(asks)
+    with pytest.raises(ValueError, match="inside of a function"):
+        references(imports_own)
+
+
+def test_making_a_script_imports_neither_what_judges_nor_what_observes() -> None:
+    code = """
+import sys
+from types import SimpleNamespace
+from conformance.cases.claimed import Claimed
+from conformance.report.scripts import script
+claimed = Claimed("mine", frozenset(), ("mean",), ("float32",))
+failure = SimpleNamespace(
+    clause="errors.reduction", dtype="float32", message="", case=None, aspect="", status="fail"
+)
+assert script(claimed, failure, {}, "cpu", 0)
+print({m for m in sys.modules if m == "torch" or m.startswith(("conformance.j", "conformance.o"))})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_report_has_a_script_for_each_broken_clause_and_replay_runs_all(tmp_path: Path) -> None:

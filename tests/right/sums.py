@@ -1,7 +1,7 @@
 """Other trees of summation, differentiated by torch.
 
-Not here, since they are not right: ``dot`` and ``einsum`` of the whole, and any other running sum
-in the operands' format.
+Not here, since they are not right: ``dot`` and ``einsum`` of the whole, and any other running sum,
+in a format narrower than float64.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from targets.operands import check_reduction, prepare
 from .common import TRANSFORMED, Loss, reduce, widened
 
 Sum = Callable[[Tensor], Tensor]
-NARROW = ("float32", "float16", "bfloat16")
 
 
 def summing(total: Sum) -> Loss:
@@ -152,7 +151,7 @@ def float64_sum(s: Tensor) -> Tensor:
 
 
 def running_sum(s: Tensor) -> Tensor:
-    """One running sum, but in float64 and for narrower formats only."""
+    """One running sum in float64."""
     return s.cumsum(0, dtype=torch.float64)[-1] if s.numel() else s.sum()
 
 
@@ -164,6 +163,12 @@ def sorted_sum(s: Tensor) -> Tensor:
 def matrix_sum(s: Tensor) -> Tensor:
     """Blocks of 256 as a product of a matrix and a vector of ones."""
     return (rows(s, 256) @ s.new_ones(256)).sum()
+
+
+def float64_product(s: Tensor) -> Tensor:
+    """A product of float64 matrices, a row of squares and a column of ones: a few running sums."""
+    wide = s.double()
+    return (wide.unsqueeze(0) @ wide.new_ones(s.numel(), 1)).squeeze()
 
 
 def buckets_sum(s: Tensor) -> Tensor:
@@ -211,10 +216,11 @@ RIGHT_SUMS: tuple[Target, ...] = (
     _sum("neumaier", summing(neumaier_sum)),
     _sum("two-numbers", summing(two_numbers_sum)),
     Target("float64-sum", summing(float64_sum), DROP_IN),
-    Target("running-float64", summing(running_sum), DROP_IN, dtypes=NARROW),
+    Target("running-float64", summing(running_sum), DROP_IN),
     Target("sorted", summing(sorted_sum), DROP_IN),
     # BLAS may choose another kernel for another alignment, and autocast makes halves for it.
     Target("matrix-product", summing(matrix_sum), SIZED - {"deterministic", "autocast"}),
+    Target("float64-product", summing(float64_product), DROP_IN - {"deterministic", "autocast"}),
     Target("dot-blocks", dot_blocks, SIZED - {"deterministic", "autocast"}),
     # Atomic additions, on devices that have them, come in any order.
     Target("buckets", summing(buckets_sum), DROP_IN - {"deterministic"}),

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 
 import targets.registry
 from conformance.cases.plans import examples
-from conformance.running.options import DeviceUnavailable, make_ready
+from conformance.observer.description import make_ready
+from conformance.observer.devices import DeviceUnavailable
 from targets import (
     CLAIMS,
     DROP_IN,

@@ -14,7 +14,6 @@ import pytest
 from conformance import judge
 from conformance.cases.plans import plain
 from conformance.running.recheck import recheck
-from conformance.running.shards import Session
 from conformance.verdict.configuration import Configuration, ConfigurationError, find, parse_text
 from conformance.verdict.verdict import ClauseResult
 from conformance.verdict.waivers import (
@@ -27,6 +26,7 @@ from conformance.verdict.waivers import (
     written,
 )
 from targets import resolve
+from tests.sessions import session_on
 
 DAY = datetime.date(2030, 1, 1)
 LATER = datetime.date(2030, 1, 2)
@@ -173,7 +173,7 @@ def flaky(folder: Path, seed: int, more: str = "") -> str:
 def test_a_flaky_deviation_is_waived_with_every_seed(tmp_path: Path) -> None:
     statuses = set()
     for seed in range(20):
-        session = Session(resolve(flaky(tmp_path, seed)), "cpu", seed)
+        session = session_on(resolve(flaky(tmp_path, seed)), seed=seed)
         done = recheck(session, WAIVER)
         found = "pass" if seed % 2 else "fail"  # whether the search has met it or not
         (after,) = applied([row(found)], [done], DAY)
@@ -182,20 +182,20 @@ def test_a_flaky_deviation_is_waived_with_every_seed(tmp_path: Path) -> None:
 
 
 def test_a_mended_deviation_is_stale() -> None:
-    done = recheck(Session(resolve("builtin"), "cpu", 0), WAIVER)
+    done = recheck(session_on("builtin"), WAIVER)
     assert not done.holds
     assert done.runs == 32
 
 
 def test_an_experiment_is_its_own_case() -> None:
-    session = Session(resolve("tutorial-module"), "cpu", 0)
+    session = session_on("tutorial-module")
     waiver = Waiver("tutorial-module", "broadcasting.warning", "known", DAY)
     assert recheck(session, waiver).holds
-    assert not recheck(Session(resolve("builtin"), "cpu", 0), waiver).holds
+    assert not recheck(session_on("builtin"), waiver).holds
 
 
 def test_a_waiver_of_generated_cases_needs_its_case() -> None:
-    done = recheck(Session(resolve("builtin"), "cpu", 0), Waiver("builtin", "value.mean", "x", DAY))
+    done = recheck(session_on("builtin"), Waiver("builtin", "value.mean", "x", DAY))
     assert done.status == "unavailable"
     assert "`loss-conformance waive`" in done.message
 

@@ -15,7 +15,7 @@ import numpy as np
 from conformance.cases.case import FLOAT_DTYPES
 from conformance.cases.layouts import place
 from conformance.cases.values import elements, in_buffer
-from conformance.judging.causes.cause import Cause
+from conformance.judging.cause import Cause
 from conformance.judging.causes.trials import Trial
 from reference.formats import BFLOAT16, BINARY16, BINARY32, Floats, Format, round_nearest
 

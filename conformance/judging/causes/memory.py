@@ -7,87 +7,35 @@ where a case's own hold NaN, so that whoever reads them betrays from where.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from conformance.cases.case import INTEGER_DTYPES, Case, Operand
 from conformance.cases.layouts import place
 from conformance.cases.plans import with_shapes
 from conformance.cases.values import FORMAT_OF
-from conformance.judging.causes.cause import Cause
-from conformance.judging.causes.trials import Subject, Trial, trial
-from conformance.observer.observation import call
-from conformance.observer.tensors import DTYPES, to_numpy
+from conformance.judging.cause import Cause
+from conformance.judging.causes.asking import (
+    Indices,
+    Laid,
+    Subject,
+    answers,
+    each,
+    grad_output,
+    length,
+    positions,
+    strided,
+)
+from conformance.judging.causes.trials import Trial, trials
+from conformance.judging.seen import Seen
 from reference import mse
 from reference.formats import Floats
 
-Indices = NDArray[np.int64]
 FEW = 200  # elements: of larger tensors only some are tried
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back for tensors made by hand; None where it was no tensor of the right shape."""
-
-    value: Floats | None
-    gradient: Floats | None = None
-
-
-def run(
-    subject: Subject, case: Case, x: Floats, y: Floats, g: Floats | None = None, wrt: str = ""
-) -> Answer:
-    """Call the target on buffers ``x`` and ``y``, laid out as the case's operands.
-
-    ``g``: the buffer of ``grad_output``; ``wrt``: whose gradient is asked for.
-    """
-    with subject.calling(case):
-        tensors = [
-            _tensor(line, operand, subject.runner.device)
-            for line, operand in ((x, case.input), (y, case.target))
-        ]
-        for tensor, need in zip(tensors, case.needs, strict=True):
-            if need:
-                tensor.requires_grad_()
-        result = call(subject.target, tensors[0], tensors[1], case.reduction)
-        if not isinstance(result, torch.Tensor):
-            return Answer(None)
-        value = to_numpy(result)
-        if g is None or not result.requires_grad:
-            return Answer(value)
-        like = case.grad_output.replace(shape=tuple(result.shape))
-        g_tensor = _tensor(g, like, subject.runner.device).to(result.dtype)
-        leaf = tensors[wrt == "target"]
-        (gradient,) = torch.autograd.grad(result, leaf, g_tensor, allow_unused=True)
-        return Answer(value, None if gradient is None else to_numpy(gradient))
-
-
-def _tensor(line: Floats, operand: Operand, device: str) -> torch.Tensor:
-    buffer = torch.from_numpy(line.copy()).to(DTYPES[operand.dtype]).to(device)
-    spot = place(operand.layout, operand.shape)
-    return buffer.as_strided(operand.shape, spot.strides, spot.offset)
-
-
-@functools.lru_cache(maxsize=64)
-def length(operand: Operand) -> int:
-    return place(operand.layout, operand.shape).length
-
-
-@functools.lru_cache(maxsize=16)
-def positions(operand: Operand) -> Indices:
-    """Where in its buffer each element lies, of the operand's shape."""
-    spot = place(operand.layout, operand.shape)
-    index = np.full(operand.shape, spot.offset, np.int64)
-    for k, step in enumerate(spot.strides):
-        shape = [1] * len(operand.shape)
-        shape[k] = -1
-        index = index + step * np.arange(operand.shape[k]).reshape(shape)
-    return index
+HEIGHT = 16.0  # of an impulse: its square is exact in every dtype
 
 
 # --- strides: who reads where
@@ -130,13 +78,13 @@ def _readers(operand: Operand, other: Operand) -> Iterator[tuple[str, str, Indic
             ("with 1 for the last dimension's stride", (*spot.strides[:-1], 1)),
             ("with rows that have no gap between them", (*_dense(shape, spot.strides[-1]),)),
         ):
-            yield "strides_ignored", text, _strided(shape, strides, spot.offset)
+            yield "strides_ignored", text, strided(shape, strides, spot.offset)
     if other.shape == shape:
         strides = place(other.layout, shape).strides
         yield (
             "strides_ignored",
             "with the other operand's strides",
-            _strided(shape, strides, spot.offset),
+            strided(shape, strides, spot.offset),
         )
 
 
@@ -147,15 +95,6 @@ def _dense(shape: Sequence[int], step: int) -> list[int]:
     return strides
 
 
-def _strided(shape: Sequence[int], strides: Sequence[int], offset: int) -> Indices:
-    index = np.full(shape, offset, np.int64)
-    for k, step in enumerate(strides):
-        along = [1] * len(shape)
-        along[k] = -1
-        index = index + step * np.arange(shape[k]).reshape(along)
-    return index
-
-
 def grad_output_cause(subject: Subject, first: Trial) -> Cause | None:
     """Decoys around ``grad_output``: from where does backward read it?"""
     layout = first.case.grad_output.layout
@@ -163,21 +102,17 @@ def grad_output_cause(subject: Subject, first: Trial) -> Cause | None:
         return None
     if first.case.input.shape != first.case.target.shape or first.n > 4096 or first.case.same:
         return None
+    cases = [_telling(first.case, salt) for salt in (1, 2, 3)]
+    calls = [_decoys_behind(case, salt) for salt, case in enumerate(cases, 1)]
     found: dict[str, str] | None = None
-    for salt in (1, 2, 3):
-        case = _telling(first.case, salt)
-        operand = case.grad_output.replace(shape=case.shape, dtype=case.dtype)
-        random = np.random.Generator(np.random.PCG64(salt))
-        g = random.integers(1, 12, length(operand)).astype(np.float64)
-        x, y = np.zeros(length(case.input)), np.zeros(length(case.target))
-        x[positions(case.input)] = 1.0
-        got = run(subject, case, x, y, g, first.aspect.partition(".")[2]).gradient
+    for call, got in zip(calls, answers(subject, calls, first.aspect), strict=True):
+        operand, g = call.operands()["grad_output"]
         if got is None:
             return None
         ways = {
             f"{id}|{text}": text
             for id, text, index in readers(operand, operand)
-            if _inside(index, g) and _near(got, first.sign * 2 * g[index], case)
+            if _inside(index, g) and _near(got, first.sign * 2 * g[index], call.case)
         }
         if "|" in ways:
             return None
@@ -190,6 +125,15 @@ def grad_output_cause(subject: Subject, first: Trial) -> Cause | None:
     return Cause(id, f"Backward reads grad_output {next(iter(found.values()))}.")
 
 
+def _decoys_behind(case: Case, salt: int) -> Laid:
+    """Differences of 1, and another ``grad_output`` wherever one may be read from."""
+    random = np.random.Generator(np.random.PCG64(salt))
+    g = random.integers(1, 12, length(grad_output(case))).astype(np.float64)
+    x, y = np.zeros(length(case.input)), np.zeros(length(case.target))
+    x[positions(case.input)] = 1.0
+    return Laid(case, x, y, g)
+
+
 def has_layout(case: Case) -> bool:
     return (case.input.layout, case.target.layout) != ("contiguous", "contiguous")
 
@@ -199,12 +143,13 @@ def strides_cause(subject: Subject, first: Trial) -> Cause | None:
     case = first.case
     if not has_layout(case) or not 0 < first.n <= 4096 or case.same:
         return None
+    cases = [(salt, _telling(case, salt)) for salt in (1, 2, 3)]
+    calls = [_decoys(c, first.aspect, salt) for salt, c in cases if subject.allows(c)]
+    if not calls or any(call.case.dtype in INTEGER_DTYPES for call in calls):
+        return None
     found: dict[str, str] | None = None
-    for salt in (1, 2, 3):
-        grown = _telling(case, salt)
-        if not subject.allows(grown):
-            continue
-        matching = _readings(subject, grown, first.aspect, salt)
+    for call, got in zip(calls, answers(subject, calls, first.aspect), strict=True):
+        matching = _readings(call, first.aspect, got)
         if matching is None:
             return None
         same = matching.keys() if found is None else found.keys() & matching.keys()
@@ -227,29 +172,25 @@ def _telling(case: Case, salt: int) -> Case:
     return with_shapes(case, at_least(case.input.shape), at_least(case.target.shape))
 
 
-def _readings(subject: Subject, case: Case, aspect: str, salt: int) -> dict[str, str] | None:
-    """Which ways to read explain the answer; None where reading rightly does."""
+def _decoys(case: Case, aspect: str, salt: int) -> Laid:
+    """Another number wherever an operand may be read from."""
     random = np.random.Generator(np.random.PCG64(salt))
     sizes = length(case.input), length(case.target)
     x, y = (random.integers(1, 12, size).astype(np.float64) for size in sizes)
-    if case.dtype in INTEGER_DTYPES:
-        return None
-    g = np.ones(length(case.grad_output.replace(shape=_result_shape(case))))
-    answer = run(subject, case, x, y, g if aspect != "value" else None, aspect.partition(".")[2])
-    got = answer.value if aspect == "value" else answer.gradient
+    return Laid(case, x, y, None if aspect == "value" else np.ones(length(grad_output(case))))
+
+
+def _readings(call: Laid, aspect: str, got: Floats | None) -> dict[str, str] | None:
+    """Which ways to read explain the answer; None where reading rightly does."""
     if got is None:
         return {}
     found: dict[str, str] = {}
-    for cause, text, values in _predicted(case, aspect, x, y):
-        if _near(got, values, case):
+    for cause, text, values in _predicted(call.case, aspect, call.x, call.y):
+        if _near(got, values, call.case):
             if not cause:
                 return None
             found.setdefault(f"{cause}|{text}", text)
     return found
-
-
-def _result_shape(case: Case) -> tuple[int, ...]:
-    return case.shape if case.reduction == "none" else ()
 
 
 def _predicted(case: Case, aspect: str, x: Floats, y: Floats) -> Iterator[tuple[str, str, Floats]]:
@@ -298,9 +239,9 @@ def _near(got: Floats, values: Floats, case: Case) -> bool:
 # --- elements: which are counted, and how often
 
 
-def elements_cause(subject: Subject, trials: Sequence[Trial]) -> Cause | None:
+def elements_cause(subject: Subject, every: Sequence[Trial]) -> Cause | None:
     """Lost elements, elements that count twice, lanes past the end; measured at several sizes."""
-    first = trials[0]
+    first = every[0]
     if first.n == 0 or first.case.same:
         return None
     if first.is_value:
@@ -309,7 +250,7 @@ def elements_cause(subject: Subject, trials: Sequence[Trial]) -> Cause | None:
             return past
     described: list[tuple[Trial, str, int]] = []
     some = False
-    for t in [*trials, *_longer(subject, first)] if first.n < 4096 else trials[:4]:
+    for t in [*every, *_longer(subject, first)] if first.n < 4096 else every[:4]:
         counted = _counted(subject, t)
         if counted is None:
             return None
@@ -344,7 +285,7 @@ def _longer(subject: Subject, first: Trial) -> Iterator[Trial]:
         shape = (*case.shape[:-1], 67)
         longer = with_shapes(case, shape, shape)
         if subject.allows(longer):
-            yield trial(subject, longer, first.aspect)
+            yield from trials(subject, [longer], first.aspect)
 
 
 def _explains(t: Trial, weights: Floats) -> bool:
@@ -364,12 +305,10 @@ def _counted(subject: Subject, t: Trial) -> tuple[Indices, Floats] | None:
         x = np.zeros(length(case.input))
         x[positions(case.input)] = 4.0
         y = np.zeros(length(case.target))
-        g_shape = case.shape if case.reduction == "none" else ()
-        g = np.ones(length(case.grad_output.replace(shape=g_shape)))
         if not t.is_value and case.input.shape != case.target.shape:
             return None
-        answer = run(subject, case, x, y, None if t.is_value else g, t.aspect.partition(".")[2])
-        got = answer.value if t.is_value else answer.gradient
+        g = None if t.is_value else np.ones(length(grad_output(case)))
+        got = answers(subject, [Laid(case, x, y, g)], t.aspect)[0]
         unit = 16.0 if t.is_value else t.sign * t.scale * 4.0
         if got is None or got.shape != t.shape or not np.isfinite(got).all():
             return None
@@ -379,7 +318,7 @@ def _counted(subject: Subject, t: Trial) -> tuple[Indices, Floats] | None:
         if operand.shape != case.shape or operand.layout in ("expanded", "overlapping"):
             continue
         tried = _indices(t.n)
-        times = [_impulse(subject, t, name, int(k)) for k in tried]
+        times = _impulses(subject, t, name, tried)
         found = [m for m in times if m is not None]
         if len(found) < len(times):
             return None
@@ -397,16 +336,27 @@ def _indices(n: int) -> Sequence[int]:
     return sorted({k for k in (*range(20), *near, *range(n - 20, n), n // 2, n // 3) if k < n})
 
 
-def _impulse(subject: Subject, t: Trial, name: str, k: int) -> float | None:
-    """How often element ``k`` of an operand is counted."""
-    case = t.case
-    x, y = np.zeros(length(case.input)), np.zeros(length(case.target))
-    line, operand = (x, case.input) if name == "input" else (y, case.target)
-    line[positions(operand).reshape(-1)[k]] = 16.0
-    got = run(subject, case, x, y).value
-    if got is None or got.shape != () or not np.isfinite(got):
+def _impulses(subject: Subject, t: Trial, name: str, tried: Sequence[int]) -> list[float | None]:
+    """How often each of these elements of an operand is counted; None where it cannot be told."""
+    call = Laid(t.case, np.zeros(length(t.case.input)), np.zeros(length(t.case.target)))
+    places = positions(t.case.input if name == "input" else t.case.target).reshape(-1)
+    found = subject.ask(
+        "impulses",
+        call=call.told(),
+        of=name,
+        places=[int(places[k]) for k in tried],
+        height=HEIGHT,
+        mode=subject.mode,
+        **call.handed(),
+    )
+    unit = HEIGHT * HEIGHT / (t.n if t.reduction == "mean" else 1)
+    return [_number(got, unit) for got in each(found, "results", len(tried))]
+
+
+def _number(got: Any, unit: float) -> float | None:
+    if not isinstance(got, Seen) or got.values.shape != () or not np.isfinite(got.values):
         return None
-    return float(got) / 256 * (t.n if t.reduction == "mean" else 1)
+    return float(got.values) / unit
 
 
 def _edge(
@@ -419,7 +369,7 @@ def _edge(
         a, b = times[j - 1], times[j]
         while high - low > 1 and _once(a) != _once(b):
             middle = (low + high) // 2
-            m = _impulse(subject, t, name, middle)
+            (m,) = _impulses(subject, t, name, [middle])
             if m is None:
                 break
             found[middle] = m
@@ -489,19 +439,13 @@ def past_end(subject: Subject, first: Trial) -> Cause | None:
     case = first.case
     if case.input.shape != case.target.shape or case.reduction == "none" or not case.input.shape:
         return None
-    contiguous = Operand((1,), case.input.dtype), Operand((1,), case.target.dtype)
+    tried = [(n, behind) for n in (1, 2, 3, 5, 6, 8, 16, 33, 64) for behind in (0.0, 4.0)]
+    calls = [_filled_behind(case, n, behind) for n, behind in tried]
     seen: dict[float, list[tuple[int, float]]] = {0.0: [], 4.0: []}
-    for n in (1, 2, 3, 5, 6, 8, 16, 33, 64):
-        sized = case.replace(
-            input=contiguous[0].replace(shape=(n,)), target=contiguous[1].replace(shape=(n,))
-        )
-        for behind, pairs in seen.items():
-            x = np.zeros(length(sized.input))
-            x[n:] = behind
-            got = run(subject, sized, x, np.zeros(length(sized.target))).value
-            if got is None or got.shape != () or not np.isfinite(got):
-                return None
-            pairs.append((n, float(got) * (n if case.reduction == "mean" else 1)))
+    for (n, behind), got in zip(tried, answers(subject, calls, "value"), strict=True):
+        if got is None or got.shape != () or not np.isfinite(got):
+            return None
+        seen[behind].append((n, float(got) * (n if case.reduction == "mean" else 1)))
     for behind, pairs in seen.items():
         if all(v == 0 for _, v in pairs):
             continue
@@ -516,3 +460,13 @@ def past_end(subject: Subject, first: Trial) -> Cause | None:
                     tail = "with what lies behind the tensor" if behind else "though they are empty"
                     return Cause("past_end", f"{text}, {tail}.")
     return None
+
+
+def _filled_behind(case: Case, n: int, behind: float) -> Laid:
+    """A case of ``n`` zeros, with another number behind those of the input."""
+    sized = case.replace(
+        input=Operand((n,), case.input.dtype), target=Operand((n,), case.target.dtype)
+    )
+    x = np.zeros(length(sized.input))
+    x[n:] = behind
+    return Laid(sized, x, np.zeros(length(sized.target)))

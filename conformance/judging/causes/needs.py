@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 from conformance.cases.case import FLOAT_DTYPES, Case
-from conformance.judging.causes.cause import Cause
-from conformance.judging.causes.trials import Subject, Trial, trial
+from conformance.judging.cause import Cause
+from conformance.judging.causes.asking import Subject
+from conformance.judging.causes.trials import Trial, trials
 
 Way = tuple[bool, bool, str]
 _WAYS: tuple[Way, ...] = (
@@ -39,19 +40,14 @@ def dependence(subject: Subject, case: Case, aspect: str) -> tuple[str, Cause | 
     """The condition under which ``aspect`` is wrong, empty if it always is; and a cause that
     needs no further test."""
     if case.same:
-        return "", _missing(trial(subject, case, aspect))
-    outcomes: dict[int, Trial] = {}
-    for k, (x, y, mode) in enumerate(_WAYS):
-        needs = x and case.input.dtype in FLOAT_DTYPES, y and case.target.dtype in FLOAT_DTYPES
-        way = case.replace(needs=needs, mode=mode)
-        wanted = aspect.partition(".")[2]
-        if needs != (x, y) or (wanted and wanted not in way.differentiated):
-            continue
-        if subject.allows(way):
-            outcomes[k] = trial(subject, way, aspect)
-    for t in reversed(outcomes.values()):
-        if trial(subject, t.case, aspect).wrong != t.wrong:
-            return "", None  # it depends on the order of calls
+        return "", _missing(trials(subject, [case], aspect)[0])
+    ways = _allowed(subject, case, aspect)
+    cases = list(ways.values())
+    *tried, own = trials(subject, [*cases, *cases[::-1], case], aspect)
+    first, again = tried[: len(cases)], tried[len(cases) :][::-1]
+    if any(t.wrong != other.wrong for t, other in zip(first, again, strict=True)):
+        return "", None  # it depends on the order of calls
+    outcomes = dict(zip(ways, first, strict=True))
     wrong = frozenset(k for k, t in outcomes.items() if t.wrong)
     right = frozenset(outcomes) - wrong
     fitting = {
@@ -60,7 +56,6 @@ def dependence(subject: Subject, case: Case, aspect: str) -> tuple[str, Cause | 
     condition = ""
     if right and wrong:
         condition = _CONDITIONS.get(wrong, "") or (fitting.pop() if len(fitting) == 1 else "")
-    own = trial(subject, case, aspect)
     cause = _missing(own)
     if cause is not None and condition:
         cause = dataclasses.replace(cause, text=f"{cause.text.rstrip('.')}, only {condition}.")
@@ -69,11 +64,25 @@ def dependence(subject: Subject, case: Case, aspect: str) -> tuple[str, Cause | 
     return condition, cause
 
 
+def _allowed(subject: Subject, case: Case, aspect: str) -> dict[int, Case]:
+    """The ways above, as far as the target claims them and ``aspect`` is there."""
+    found: dict[int, Case] = {}
+    for k, (x, y, mode) in enumerate(_WAYS):
+        needs = x and case.input.dtype in FLOAT_DTYPES, y and case.target.dtype in FLOAT_DTYPES
+        way = case.replace(needs=needs, mode=mode)
+        wanted = aspect.partition(".")[2]
+        if needs != (x, y) or (wanted and wanted not in way.differentiated):
+            continue
+        if subject.allows(way):
+            found[k] = way
+    return found
+
+
 def _missing(t: Trial) -> Cause | None:
     """The gradient is None, or the result has no graph."""
     if t.is_value or t.seen is not None or not t.wrong:
         return None
-    observation = t.subject.observe(t.case)
+    observation = t.observation
     if observation.value is None or observation.raised_backward is not None:
         return None
     name = t.aspect.partition(".")[2]

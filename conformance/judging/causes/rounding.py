@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from conformance.cases.case import Case
+from conformance.cases.case import FLOAT_DTYPES, Operand
 from conformance.cases.plans import with_reduction
-from conformance.judging.causes.cause import Cause
-from conformance.judging.causes.memory import length, positions, run
-from conformance.judging.causes.trials import PLAIN, Subject, Trial, trial
-from reference.formats import Floats
+from conformance.cases.values import FORMAT_OF
+from conformance.judging.cause import Cause
+from conformance.judging.causes.asking import Laid, Subject, answers, length, positions
+from conformance.judging.causes.trials import PLAIN, Trial, trials
+from reference.formats import Floats, round_nearest
 
 QUIET = PLAIN | {"small", "near_one", "spike", "spread", "total_edge"}
 
@@ -23,19 +26,19 @@ def accumulator_cause(subject: Subject, t: Trial) -> Cause | None:
     if {case.input.fill.regime, case.target.fill.regime} - QUIET or t.seen.values.shape != ():
         return None
     alone = with_reduction(case, "none")
-    if subject.allows(alone) and trial(subject, alone, "value").wrong:
+    if subject.allows(alone) and trials(subject, [alone], "value")[0].wrong:
         return None
-    if not all(_adds_integers(subject, t, salt) for salt in range(12)):
+    if not _adds_integers(subject, t):
         return None
     seen, right = float(t.seen.values), float(t.right)
     if np.isinf(seen) and np.isfinite(right):
-        if _scaled(subject, t, 2.0**-4, right):
+        if _scales(subject, t, [2.0**-4], right):
             text = f"The sum overflows in {t.dtype} as it is accumulated: too narrow for it."
             return Cause("narrow_accumulator", text)
         return None
     if not np.isfinite(seen) or (t.is_right() and not t.wrong):
         return None
-    if not (_scaled(subject, t, 2.0**-3, seen) and _scaled(subject, t, 2.0**-1, seen)):
+    if not _scales(subject, t, [2.0**-3, 2.0**-1], seen):
         return None
     error = abs(seen - right) / abs(right)
     text = (
@@ -45,33 +48,52 @@ def accumulator_cause(subject: Subject, t: Trial) -> Cause | None:
     return Cause("narrow_accumulator", text)
 
 
-def _buffers(case: Case, x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    lines = np.zeros(length(case.input)), np.zeros(length(case.target))
-    lines[0][positions(case.input)] = x
-    lines[1][positions(case.target)] = y
-    return lines
+def _adds_integers(subject: Subject, t: Trial) -> bool:
+    """Whether sums come out that no accumulator has to round."""
+    few = (1.1 if t.fmt.precision < 24 else 2.1) * t.fmt.u  # the rounding of what is exact
+    calls, exact = [], []
+    for salt in range(12):
+        x, y = _ones(t, salt)
+        total = float(np.broadcast_to((x - y) ** 2, t.shape).sum())
+        if total > 2**t.fmt.precision:
+            return False
+        calls.append(_laid(t, x, y))
+        exact.append(total / t.n if t.reduction == "mean" else total)
+    return _are_near(answers(subject, calls, "value"), exact, few)
 
 
-def _adds_integers(subject: Subject, t: Trial, salt: int) -> bool:
+def _ones(t: Trial, salt: int) -> tuple[Floats, Floats]:
     """Some ones among zeros in either operand, so few that every partial sum is exact."""
     random = np.random.Generator(np.random.PCG64(salt))
     x = np.zeros(t.case.input.shape)
     most = min(2 ** (t.fmt.precision - 1), x.size)
     ones = random.permutation(x.size)[: max(int(most * random.uniform(0.1, 0.6)), 1)]
     x.reshape(-1)[ones] = 1.0
-    y = np.where(random.uniform(size=t.case.target.shape) < 0.1, 1.0, 0.0)
-    total = float(np.broadcast_to((x - y) ** 2, t.shape).sum())
-    if total > 2**t.fmt.precision:
-        return False
-    got = run(subject, t.case, *_buffers(t.case, x, y)).value
-    exact = total / t.n if t.reduction == "mean" else total
-    few = (1.1 if t.fmt.precision < 24 else 2.1) * t.fmt.u  # the rounding of what is exact
-    return got is not None and got.shape == () and abs(float(got) - exact) <= few * exact
+    return x, np.where(random.uniform(size=t.case.target.shape) < 0.1, 1.0, 0.0)
 
 
-def _scaled(subject: Subject, t: Trial, factor: float, unscaled: float) -> bool:
-    """Whether operands times a power of two give ``unscaled`` times its square."""
-    got = run(subject, t.case, *_buffers(t.case, t.x * factor, t.y * factor)).value
-    wanted = unscaled * factor * factor
-    few = 4 * t.fmt.u if np.isfinite(float(t.seen.values)) else 64 * t.fmt.u  # type: ignore[union-attr]
-    return got is not None and got.shape == () and abs(float(got) - wanted) <= few * abs(wanted)
+def _scales(subject: Subject, t: Trial, factors: Sequence[float], unscaled: float) -> bool:
+    """Whether operands times powers of two give ``unscaled`` times their squares."""
+    assert t.seen is not None
+    few = 4 * t.fmt.u if np.isfinite(float(t.seen.values)) else 64 * t.fmt.u
+    got = answers(subject, [_laid(t, t.x * f, t.y * f) for f in factors], "value")
+    return _are_near(got, [unscaled * f * f for f in factors], few)
+
+
+def _are_near(got: Sequence[Floats | None], wanted: Sequence[float], few: float) -> bool:
+    return all(
+        g is not None and g.shape == () and abs(float(g) - w) <= few * abs(w)
+        for g, w in zip(got, wanted, strict=True)
+    )
+
+
+def _laid(t: Trial, x: Floats, y: Floats) -> Laid:
+    """The trial's case with these elements, and zeros around them."""
+    return Laid(t.case, _line(t.case.input, x), _line(t.case.target, y))
+
+
+def _line(operand: Operand, values: Floats) -> Floats:
+    line = np.zeros(length(operand))
+    exact = operand.dtype in FLOAT_DTYPES
+    line[positions(operand)] = round_nearest(values, FORMAT_OF[operand.dtype]) if exact else values
+    return line

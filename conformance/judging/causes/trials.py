@@ -2,67 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from conformance.cases.case import FLOAT_DTYPES, Case, Fill, Operand
-from conformance.cases.plans import with_shapes, within
+from conformance.cases.plans import with_shapes
 from conformance.cases.values import FORMAT_OF, elements
+from conformance.judging.causes.asking import Subject
 from conformance.judging.checks import judge_observation
 from conformance.judging.oracle import result_dtypes
 from conformance.judging.seen import Observation, Seen
-from conformance.observer.observation import observe
-from conformance.observer.state import Settings
 from reference import mse
 from reference.formats import BINARY32, Floats, Format, round_nearest
-from targets import Target
 
 PLAIN = frozenset({"one", "integers", "ordinary", "zero", "negative", "constant", "ramp", "table"})
 LARGEST = 2**18  # elements: larger cases are too slow to try again and again
-Context = Callable[[], AbstractContextManager[object]]
-
-
-class Runner(Protocol):
-    """What of a session is needed: the target, the device, and the box around a call."""
-
-    @property
-    def target(self) -> Target: ...
-    @property
-    def device(self) -> str: ...
-    def in_box(self, text: Callable[[], str]) -> AbstractContextManager[None]: ...
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is being explained. ``context``: what every call is made inside."""
-
-    runner: Runner
-    target: Target
-    context: Context = contextlib.nullcontext
-
-    @contextlib.contextmanager
-    def calling(self, case: Case) -> Iterator[None]:
-        """Around a call that is like ``case``; what it changes in torch's settings is put back."""
-        settings = Settings.now()
-        try:
-            with self.runner.in_box(case.key), self.context():
-                yield
-        finally:
-            settings.changes()
-
-    def observe(self, case: Case) -> Observation:
-        with self.calling(case):
-            return observe(self.target, case, self.runner.device)
-
-    def allows(self, case: Case) -> bool:
-        return list(within(self.target, case)) == [case]
 
 
 @dataclass(frozen=True)
@@ -70,14 +29,20 @@ class Trial:
     """One run of a case, looked at for one aspect: value, gradient.input or gradient.target.
 
     All arrays are float64. ``x``, ``y`` have the operands' shapes, ``g`` that of the result.
-    ``seen``: what came back; None where that was no tensor. ``wrong``: not as permitted.
+    ``wrong``: not as permitted.
     """
 
     case: Case
     aspect: str
-    seen: Seen | None
+    observation: Observation
     wrong: bool
-    subject: Subject
+
+    @property
+    def seen(self) -> Seen | None:
+        """What came back; None where that was no tensor."""
+        if self.is_value:
+            return self.observation.value
+        return self.observation.gradients.get(self.aspect.removeprefix("gradient."))
 
     @functools.cached_property
     def dtype(self) -> str:
@@ -224,15 +189,16 @@ class Trial:
         return bool(np.any(differ & ~np.isnan(self.seen.values)))
 
 
-def trial(subject: Subject, case: Case, aspect: str) -> Trial:
-    """Run ``case`` and look at ``aspect``."""
-    observation = subject.observe(case)
-    seen = observation.value
-    if aspect != "value":
-        seen = observation.gradients.get(aspect.removeprefix("gradient."))
+def trials(subject: Subject, cases: Sequence[Case], aspect: str) -> list[Trial]:
+    """Run each of ``cases`` and look at ``aspect``."""
+    seen = subject.observe(cases)
+    return [looked_at(case, one, aspect) for case, one in zip(cases, seen, strict=True)]
+
+
+def looked_at(case: Case, observation: Observation, aspect: str) -> Trial:
     judgement = judge_observation(case, observation)
     wrong = any(d.aspect == aspect for d in judgement.deviations)
-    return Trial(case, aspect, seen, wrong, subject)
+    return Trial(case, aspect, observation, wrong)
 
 
 def siblings(case: Case) -> Iterator[Case]:
@@ -313,4 +279,4 @@ def trials_of(subject: Subject, case: Case, aspect: str) -> list[Trial]:
                 fill = Fill("ordinary", base.input.fill.seed + 77)
                 every.append(base.replace(grad_output=base.grad_output.replace(fill=fill)))
     chosen = dict.fromkeys(c for c in every if subject.allows(c))
-    return [trial(subject, c, aspect) for c in chosen]
+    return trials(subject, list(chosen), aspect)

@@ -1,46 +1,28 @@
-"""Experiments on determinism: repeats, numbers of threads, calls at once."""
+"""Protocols on determinism: repeats, numbers of threads, calls at once."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
 import functools
-import itertools
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from conformance.observer.protocols.bench import (
-    LARGE,
-    Bench,
-    Messages,
+from conformance.observer.protocols.kit import (
+    Evidence,
+    Kit,
     T,
     Unavailable,
-    close,
-    deviation,
-    deviation_of_loss,
-    experiment,
+    fresh,
     gradients,
-    same_bits,
-    shared_out,
-    smallest,
+    protocol,
 )
-from reference import mse
-from reference.formats import Floats
-
-CALLERS = 4
-# Elements; how often each thread calls; and on tensors of its own, on such that are turned
-# (some copy these to a buffer), or on the same ones as the others.
-AT_ONCE = ((33, 6, "own"), (2050, 6, "own"), (20_002, 24, "turned"), (33, 6, "same"))
-LARGE_CALLS = 8  # of each thread, of LARGE elements
-PATIENCE = 0.25  # seconds for one of them
-REPEAT_THREADS = 4
-MANY = 33  # more than a machine with 32 processors starts, and an array for them holds
 
 
 @contextlib.contextmanager
@@ -54,184 +36,128 @@ def _threads_of_torch(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _operands(bench: Bench, n: int, k: int = 0) -> tuple[Tensor, Tensor]:
-    x, y = bench.tensor((n,), 2 * k), bench.tensor((n,), 2 * k + 1)
-    return x.requires_grad_(), y.requires_grad_(bench.claims("target_gradient"))
+@protocol
+def repeats(
+    kit: Kit, *, x: Tensor, y: Tensor, reduction: str, count: int, threads: int
+) -> Evidence:
+    """Each ``result`` of a call on the same tensors, and each ``gradient``.
 
-
-@experiment("determinism.repeat")
-def _repeat(bench: Bench) -> Messages:
-    """The same tensors, five times, small and beyond what one thread or block works on.
-
-    With several threads, whatever the worker has: an atomic sum is in order with one.
+    Of the first operand that needs one.
     """
-    for reduction in bench.reductions:
-        for n in (7, 4099, 40_009) if bench.device == "cpu" else (7, 4099, 40_009, 2**20 + 3):
-            yield from _repeated(bench, n, reduction)
-        if bench.claims("broadcast", "target_gradient"):
-            yield from _folded(bench, reduction)
-    for n, reduction in shared_out(bench, (LARGE,)):
-        yield from _repeated(bench, n, reduction)
-
-
-def _repeated(bench: Bench, n: int, reduction: str) -> Messages:
-    x, y = _operands(bench, n)
-    results = []
-    with _threads_of_torch(REPEAT_THREADS):
-        for _ in range(5 if n < 10_000 else 3):
-            result = bench.loss(x, y, reduction)
-            gradient = torch.autograd.grad(result, x, torch.ones_like(result))[0]
-            results.append((result, gradient))
-    first, *others = results
-    for what, k in (("result", 0), ("gradient", 1)):
-        if any(not same_bits(first[k], other[k]) for other in others):
-            yield f"the {what} has other bits on a repeat ({reduction}, n = {n})"
-
-
-def _folded(bench: Bench, reduction: str) -> Messages:
-    """The gradient of a row that stands for many: a sum, which atomics may add in any order."""
-    x, y = bench.tensor((999, 8), 0), bench.tensor((8,), 1).requires_grad_()
+    wanted = x if x.requires_grad else y
+    results: list[Tensor] = []
     found: list[Tensor] = []
-    with _threads_of_torch(REPEAT_THREADS):
-        for _ in range(3):
-            result = bench.loss(x, y, reduction)
-            found += torch.autograd.grad(result, y, torch.ones_like(result))
-    if not all(same_bits(found[0], other) for other in found):
-        yield f"the gradient of a broadcast target has other bits on a repeat ({reduction})"
+    with _threads_of_torch(threads):
+        for _ in range(count):
+            result = kit.loss(x, y, reduction)
+            results.append(result)
+            found += gradients(result, wanted)
+    return {"result": results, "gradient": found}
 
 
-@experiment("determinism.threads")
-def _threads(bench: Bench) -> Messages:
-    """Large enough for torch to share the work out, which it does from 32,768 elements on.
+@protocol
+def with_threads(kit: Kit, *, x: Tensor, y: Tensor, reduction: str, threads: int) -> Evidence:
+    """The ``result``, and the ``gradients`` of whichever operand needs one."""
+    with _threads_of_torch(threads):
+        result = kit.loss(x, y, reduction)
+        found = gradients(result, x, y) if x.requires_grad else ()
+    return {"result": result, "gradients": found}
 
-    Small elements, and large ones on both sides of where a part may end: a sum from which one of
-    these is lost, or to which it is added twice, is 2% off.
+
+@protocol
+def handed_over(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """The gradient by a backward in another thread than the forward (``there``), and ``here``.
+
+    As torch itself does for other devices.
     """
-    n = 40_009
-    ends = _ends_of_parts(n, (2, 5), 4096)
-    line = np.full(n, 1 / 16)
-    line[[0, *(end - 1 for end in ends), *ends, n - 1]] = 4
-    rows = np.full((13_333, 3), 1 / 16)  # some are left over with 2 threads, and with 5
-    rows[[0, *_ends_of_parts(len(rows), (2, 5), 4096), -1]] = 4
-    for values, reduction in shared_out(bench, (line, rows)):
-        yield from _by_threads(bench, values, reduction)
-    yield from _many_by_threads(bench)
+    ones = torch.ones_like(kit.loss(x, y, reduction))
+    here = torch.autograd.grad(kit.loss(x, y, reduction), x, ones)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        result = kit.loss(x, y, reduction)
+        there = pool.submit(torch.autograd.grad, result, x, ones).result()
+    return {"here": here[0], "there": there[0]}
 
 
-def _many_by_threads(bench: Bench) -> Messages:
-    """One of many elements, at the end, is most of the sum; a number of which half holds all."""
-    values = np.zeros(LARGE)
-    values[-1] = 128
-    x, y = bench.made(values), bench.made(np.zeros(LARGE))
-    for several, reduction in shared_out(bench, (5,)):
-        if reduction == "none":
-            continue
-        exact = np.asarray(mse.loss(values, np.zeros(LARGE), reduction))
-        for threads in (1, several):
-            with _threads_of_torch(threads):
-                result = bench.loss(x, y, reduction)
-            text = f"with {threads} threads the result of {LARGE} elements ({reduction})"
-            found = list(deviation(bench, text, result, exact, exact, LARGE))
-            if found and threads == 1:
-                break  # wrong at this size: other clauses say so
-            yield from found
+@protocol
+def at_once(
+    kit: Kit, *, x: Tensor, y: Tensor, reduction: str, callers: int, calls: int
+) -> Evidence:
+    """By the number of each of several ``callers`` at once, what its ``calls`` gave.
 
-
-def _by_threads(bench: Bench, values: Floats, reduction: str) -> Messages:
-    n, both = values.size, bench.claims("target_gradient")
-    x, y = bench.made(values, needs=True), bench.made(np.zeros_like(values), needs=both)
-    exact = np.asarray(mse.loss(values, np.zeros_like(values), reduction))
-    gradient = 2 * values / (n if reduction == "mean" else 1)
-    for threads in (1, 2, 5, MANY):
-        with _threads_of_torch(threads):
-            result = bench.loss(x, y, reduction)
-            got = gradients(result, x, y)
-        text = f"with {threads} threads the"
-        found = [*deviation(bench, f"{text} result ({reduction})", result, exact, exact, n)]
-        for name, one, sign in zip(("input", "target"), got, (1, -1), strict=False):
-            what = f"{text} gradient of {name} ({reduction})"
-            found += deviation(bench, what, one, sign * gradient, gradient)
-        if found and threads == 1:
-            return  # wrong at this size: other clauses say so
-        yield from found
-
-
-def _ends_of_parts(n: int, threads: tuple[int, ...], block: int) -> list[int]:
-    """Where n elements may be split: evenly for each number of threads, and into blocks."""
-    even = (k * part for t in threads for part in (n // t, -(-n // t)) for k in range(1, t))
-    return sorted({*even, *range(block, n, block)})
-
-
-@experiment("determinism.concurrent")
-def _concurrent(bench: Bench) -> Messages:
-    """Several Python threads at once, each on its own data, then all on the same; switching often.
-
-    Small and larger, since some share a buffer from a size on.
+    A caller has a row of the operands for its own, as far as there are any. One that is a matrix is
+    turned, so that its rows do not lie one after the other: some copy these to a buffer.
     """
-    yield from _handed_over(bench)
-    # A sum of many elements tells little of whose they are.
-    telling = "none" if "none" in bench.reductions else bench.reductions[-1]
+    rows = [[fresh(t[k].mT if t.dim() > 2 else t[k]) for t in (x, y)] for k in range(len(x))]
+
+    def call(start: threading.Barrier, k: int) -> Evidence:
+        own, other = rows[k % len(rows)]
+        start.wait()
+        return _outcomes(kit, own, other, reduction, calls)
+
+    return _called(call, callers)
+
+
+def _outcomes(kit: Kit, x: Tensor, y: Tensor, reduction: str, calls: int) -> Evidence:
+    """By number each kind of outcome: result and gradients (``got``), and its ``times``."""
+    found: list[Evidence] = []
+    for _ in range(calls):
+        result = kit.loss(x, y, reduction)
+        got = [result, *gradients(result, x, y)]
+        known = next((one for one in found if all(map(_same, one["got"], got))), None)
+        if known:
+            known["times"] += 1
+        else:
+            found.append({"got": [t.detach().clone() for t in got], "times": 1})
+    return {str(k): one for k, one in enumerate(found)}
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
+
+
+@protocol
+def many_at_once(
+    kit: Kit, *, x: Tensor, y: Tensor, reduction: str, size: int, calls: int
+) -> Evidence:
+    """The results of as many callers at once as ``x`` has numbers, and the ``seconds`` of it all.
+
+    The input is a caller's number, ``size`` times; the target is ``y`` as often.
+    """
+    began, other = time.monotonic(), y.repeat(size)
+
+    def call(start: threading.Barrier, k: int) -> list[Tensor]:
+        own = x[k].repeat(size)
+        start.wait()
+        return [kit.loss(own, other, reduction).detach() for _ in range(calls)]
+
+    return _called(call, len(x)) | {"seconds": time.monotonic() - began}
+
+
+def _called(call: Callable[[threading.Barrier, int], Any], callers: int) -> Evidence:
+    """By their numbers, what ``call`` gives each of several threads.
+
+    It waits at the barrier for the others. A caller that is alone is this thread.
+    """
+    begun = functools.partial(call, threading.Barrier(callers))
+    if callers == 1:
+        return {"0": begun(0)}
+    with _switching_often(), concurrent.futures.ThreadPoolExecutor(callers) as pool:
+        found = _all(pool.map(begun, range(callers)))
+    return {str(k): one for k, one in enumerate(found)}
+
+
+@contextlib.contextmanager
+def _switching_often() -> Iterator[None]:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        for reduction, (n, calls, which) in itertools.product(bench.reductions, AT_ONCE):
-            if which == "turned" and reduction != telling:
-                continue  # what is copied to a buffer is the same for all
-            start = threading.Barrier(CALLERS)
-            if bench.dtype == "float16" and reduction != "none":
-                n = min(n, 2050)  # it has no sum of more
-            operands = [_operands(bench, n, k) for k in range(CALLERS)]
-            if which == "same":
-                operands = operands[:1] * CALLERS
-            if which == "turned":
-                operands = [(_turned(x), _turned(y)) for x, y in operands]
-            if _one_caller(bench, reduction, threading.Barrier(1), 1, operands[0]):
-                continue  # wrong alone: other clauses say so
-            call = functools.partial(_one_caller, bench, reduction, start, calls)
-            with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
-                wrong = _judged(pool.map(call, operands))
-            if any(wrong):
-                yield (
-                    f"called from {CALLERS} threads at once, {sum(wrong)} of {CALLERS * calls} "
-                    f"results or gradients are wrong ({reduction})"
-                )
-        yield from _many_at_once(bench)
+        yield
     finally:
         sys.setswitchinterval(interval)
 
 
-def _many_at_once(bench: Bench) -> Messages:
-    """The result alone, of one number over and over: of many elements their sum is collected."""
-    reduction = next((r for r in ("mean", "sum") if r in bench.reductions), None)
-    if reduction is None or (reduction == "sum" and bench.dtype == "float16"):
-        return  # float16 has no sum of so many
-    what = f"called from {CALLERS} threads at once the result of {LARGE} elements ({reduction})"
-    y = bench.made(np.zeros(LARGE))
-
-    def called(start: threading.Barrier, calls: int, k: int) -> list[str]:
-        x = bench.made(np.full(LARGE, 1.0 + k))
-        exact = np.asarray((1.0 + k) ** 2 * (LARGE if reduction == "sum" else 1))
-        start.wait()
-        results = [bench.loss(x, y, reduction).detach() for _ in range(calls)]
-        return [m for got in results for m in deviation(bench, what, got, exact, exact, LARGE)]
-
-    began = time.monotonic()
-    if called(threading.Barrier(1), 1, 0):
-        return  # wrong alone: other clauses say so
-    if time.monotonic() - began > PATIENCE:
-        return  # a loop in Python: so many calls would take minutes
-    call = functools.partial(called, threading.Barrier(CALLERS), LARGE_CALLS)
-    with concurrent.futures.ThreadPoolExecutor(CALLERS) as pool:
-        yield from itertools.chain(*_judged(pool.map(call, range(CALLERS))))
-
-
-def _turned(t: Tensor) -> Tensor:
-    """A matrix of the same elements whose rows do not lie one after the other."""
-    return t.detach().view(2, -1).t().requires_grad_(t.requires_grad)
-
-
-def _judged(found: Iterator[T]) -> list[T]:
-    """All of them; Unavailable where Triton's interpreter fails, which no kernel can help."""
+def _all(found: Iterator[T]) -> list[T]:
+    """Unavailable where Triton's interpreter fails, which no kernel can help."""
     try:
         return list(found)
     except Exception as error:
@@ -239,40 +165,3 @@ def _judged(found: Iterator[T]) -> list[T]:
             raise
         reason = "Triton's interpreter takes one launch at a time: lock it (docs/compiled.md)"
         raise Unavailable(reason) from error
-
-
-def _handed_over(bench: Bench) -> Messages:
-    """Forward in this thread, backward in another, as torch itself does for other devices."""
-    for reduction in bench.reductions:
-        x, y = _operands(bench, 9, 0)
-        ones = torch.ones_like(bench.loss(x, y, reduction))
-        (wanted,) = torch.autograd.grad(bench.loss(x, y, reduction), x, ones)
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            result = bench.loss(x, y, reduction)
-            (got,) = pool.submit(torch.autograd.grad, result, x, ones).result()
-        if not close(got, wanted):
-            yield f"backward in another thread gave another gradient ({reduction})"
-
-
-def _one_caller(
-    bench: Bench,
-    reduction: str,
-    start: threading.Barrier,
-    calls: int,
-    operands: tuple[Tensor, Tensor],
-) -> int:
-    """How many of one thread's calls are not what the same call gives alone."""
-    x, y = operands
-    exact = 2 * (x.detach().double() - y.detach().double())
-    exact = exact / x.numel() if reduction == "mean" else exact
-    start.wait()
-    wrong = 0
-    for _ in range(calls):
-        result = bench.loss(x, y, reduction)
-        few, least = 8 * torch.finfo(x.dtype).eps, smallest(x.dtype)
-        right = all(
-            torch.allclose(got.double(), sign * exact, rtol=few, atol=least)
-            for got, sign in zip(gradients(result, x, y), (1, -1), strict=False)
-        )
-        wrong += not right or any(deviation_of_loss(bench, "", result, x, y, reduction))
-    return wrong

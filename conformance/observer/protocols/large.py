@@ -1,253 +1,90 @@
-"""Experiments on sizes for which no array of intervals is made: the oracle is a closed form.
-
-Of the large ones the input is one number for each row, the target is 0: the rows hold b, the last
-one a spike of S, so that losing it, or counting it twice, changes the result by far more than
-rounding does.
-"""
+"""Protocols on many elements. The largest tensors are made here, and only a part is handed back."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Callable, Iterator
+import os
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from conformance.cases.plans import derive
-from conformance.judging.checks import number
-from conformance.observer.protocols.bench import (
-    LARGE,
-    Bench,
-    Messages,
-    Shape,
-    Unavailable,
-    deviation,
-    eighths,
-    experiment,
-    gradients,
-    shared_out,
-)
-from conformance.observer.tensors import to_numpy
-from conformance.running import memory
-from reference import mse
-from reference.formats import Floats
-
-BASE = (1 + 2**-7) / 4  # in every dtype; adding its square up in one accumulator drifts
-SPIKE = 96.0
-ABOVE_2_24 = (4097, 4097)  # its last row begins at element 2^24
-ABOVE_2_31 = (65_537, 32_769)  # its last row begins beyond element 2^31
-
-Copy = Callable[[Tensor], Tensor]
+from conformance.observer.protocols.kit import Evidence, Kit, gradients, protocol
 
 
-@experiment("value.size")
-def _value_size(bench: Bench) -> Messages:
-    for reduction, values in _ladder(bench):
-        x, y = bench.made(values), bench.made(np.zeros_like(values))
-        exact = np.asarray(mse.loss(values, np.zeros_like(values), reduction))
-        text = f"the result of shape {values.shape} ({reduction})"
-        yield from deviation(bench, text, bench.loss(x, y, reduction), exact, exact, values.size)
+@protocol
+def value(kit: Kit, *, x: Tensor, reduction: str) -> Evidence:
+    """The ``result`` beside zeros."""
+    return {"result": kit.loss(x, torch.zeros_like(x), reduction)}
 
 
-@experiment("gradient.size")
-def _gradient_size(bench: Bench) -> Messages:
-    for reduction, values in _ladder(bench):
-        if bench.dtype == "float16" and reduction == "mean":
-            continue  # over so many elements it is subnormal: the cases have an oracle for that
-        x, y = bench.made(values, needs=True), bench.made(np.zeros_like(values))
-        result = bench.loss(x, y, reduction)
-        (got,) = torch.autograd.grad(result.sum(), x)  # grad_output is one number, expanded
-        exact = 2 * values / (values.size if reduction == "mean" else 1)
-        yield from deviation(
-            bench, f"the gradient of shape {values.shape} ({reduction})", got, exact, abs(exact)
-        )
+@protocol
+def gradient(kit: Kit, *, x: Tensor, g: str, reduction: str) -> Evidence:
+    """The ``gradient`` of ``x`` beside zeros.
 
-
-def _ladder(bench: Bench) -> Iterator[tuple[str, Floats]]:
-    """Sizes between those of the cases, and rows of a power of two, an odd number of them.
-
-    Where one kernel gives way to another is anywhere: seed and dtype choose the sizes, four to each
-    doubling, and each reduction takes its turn. Magnitudes from 1/128 to 1/4, and 4 at the end.
+    ``g``: ``ones`` or ``zeros``, as grad_output; or ``one``, expanded, as it comes from a sum.
     """
-    part = derive(bench.seed, "ladder", bench.dtype) / 2**32
-    shapes: list[Shape] = [(int(2 ** (11 + (k + part) / 4)),) for k in range(24)]
-    shapes += [(3, 2**k) for k in range(5, 13)]
-    for shape, reduction in zip(shapes, itertools.cycle(bench.reductions), strict=False):
-        values = eighths(bench, shape, 1) / 16
-        values.flat[-1] = 4
-        yield reduction, values
+    result = kit.loss(x, torch.zeros_like(x), reduction)
+    if g == "one":
+        (found,) = torch.autograd.grad(result.sum(), x)
+    else:
+        (found,) = gradients(result, x, g=torch.full_like(result, g == "ones"))
+    return {"gradient": found}
 
 
-# Elements: beyond a first threshold, and where torch shares work out. Three times a power of two,
-# so that a sum of as many powers of two is a number of every dtype.
-MANY = (12_288, 49_152)
+@protocol
+def results_of_rows(
+    kit: Kit, *, x: Tensor, y: Tensor, width: int, dense: bool, reductions: list[str]
+) -> Evidence:
+    """By each reduction, the result for rows of one number each, ``x``, beside one ``y``.
 
-
-@experiment("value.nonfinite")
-def _value_nonfinite(bench: Bench) -> Messages:
-    """One that is not finite among many: a path for large sizes may make something else of it."""
-    for reduction, values in _spoiled(bench):
-        x, y = bench.made(values), bench.made(np.zeros_like(values))
-        exact = np.asarray(mse.loss(values, np.zeros_like(values), reduction))
-        yield from _classes_differ(f"the result ({reduction})", bench.loss(x, y, reduction), exact)
-
-
-@experiment("gradient.nonfinite")
-def _gradient_nonfinite(bench: Bench) -> Messages:
-    for reduction, values in _spoiled(bench):
-        x, y = bench.made(values, needs=True), bench.made(np.zeros_like(values))
-        (got,) = gradients(bench.loss(x, y, reduction), x)
-        yield from _classes_differ(f"the gradient ({reduction})", got, values)
-        if reduction == "none" and np.isinf(values).any():  # a mask is no remedy: 0·inf is NaN
-            result = bench.loss(x, y, reduction)  # not every graph can be retained
-            (got,) = torch.autograd.grad(result, x, torch.zeros_like(result))
-            masked = np.where(np.isinf(values), np.nan, 0)
-            yield from _classes_differ("the gradient for a grad_output of zeros", got, masked)
-
-
-def _spoiled(bench: Bench) -> Iterator[tuple[str, Floats]]:
-    specials = np.inf, np.nan
-    many = itertools.product(itertools.product(MANY, specials), bench.reductions)
-    largest = shared_out(bench, itertools.product((LARGE,), specials))
-    for (n, special), reduction in itertools.chain(many, largest):
-        values = np.resize(eighths(bench, (MANY[0],), 1) / 16, n)
-        values[derive(bench.seed, "spoiled", n, reduction) % n] = special
-        yield reduction, values
-
-
-def _classes_differ(what: str, got: Tensor, exact: Floats) -> Messages:
-    """A message where another element is NaN, infinite or finite than in ``exact``."""
-    seen = to_numpy(got)
-    if seen.shape != exact.shape:
-        return  # clauses on every size say so
-    wrong = (np.isnan(seen) != np.isnan(exact)) | (np.isposinf(seen) != np.isposinf(exact))
-    if wrong.any():
-        at = tuple(int(i) for i in np.argwhere(wrong)[0])
-        place = f"[{', '.join(map(str, at))}]" if at else ""
-        yield f"of many elements {what}{place} is {float(seen[at])}, not {float(exact[at])}"
-
-
-@experiment("value.subnormal")
-def _value_subnormal(bench: Bench) -> Messages:
-    """Many subnormal squares: they are exact, and so is their sum in any order.
-
-    A mean may divide first, and lose them all (SPEC, rule 5).
+    Both are expanded to ``width`` columns; ``dense``: they are copied to memory of that size. Of a
+    result for each element there is the last column.
     """
-    d = 2.0 ** (_least_exponent(bench) // 2 - 2)
-    for n, reduction in itertools.product(MANY, bench.reductions):
-        if reduction != "mean":
-            x, y = bench.made(np.full(n, d)), bench.made(np.zeros(n))
-            exact = np.asarray(mse.loss(np.full(n, d), np.zeros(n), reduction))
-            got = to_numpy(bench.loss(x, y, reduction))
-            if got.shape == exact.shape and not np.array_equal(got, exact):
-                yield (
-                    f"of {n} squares {number(d * d)} the result ({reduction}) is "
-                    f"{number(float(got.flat[0]))}, not {number(float(exact.flat[0]))}"
-                )
-
-
-@experiment("gradient.subnormal")
-def _gradient_subnormal(bench: Bench) -> Messages:
-    d = 2.0 ** (_least_exponent(bench) - 3)
-    for n, reduction in itertools.product(MANY, bench.reductions):
-        if reduction != "mean":
-            x, y = bench.made(np.full(n, d), needs=True), bench.made(np.zeros(n))
-            (gradient,) = gradients(bench.loss(x, y, reduction), x)
-            got = to_numpy(gradient)
-            if got.shape == (n,) and not (got == 2 * d).all():
-                yield (
-                    f"of {n} differences {number(d)} a gradient ({reduction}) is "
-                    f"{number(float(got[got != 2 * d][0]))}, not {number(2 * d)}"
-                )
-
-
-def _least_exponent(bench: Bench) -> int:
-    """Of a normal number."""
-    return math.frexp(torch.finfo(getattr(torch, bench.dtype)).smallest_normal)[1] - 1
-
-
-@experiment("value.large")
-def _value_large(bench: Bench) -> Messages:
-    yield from _value(bench, ABOVE_2_24, Tensor.contiguous, _reductions(bench))
-
-
-@experiment("gradient.large")
-def _gradient_large(bench: Bench) -> Messages:
-    for reduction in _reductions(bench):
-        yield from _gradient(bench, ABOVE_2_24, Tensor.contiguous, reduction)
-
-
-@experiment("value.wide_index")
-def _value_wide_index(bench: Bench) -> Messages:
-    _ask_for_memory(bench, ABOVE_2_31, copies=4)
-    yield from _value(bench, ABOVE_2_31, lambda t: t, _reductions(bench)[:1])
-
-
-@experiment("gradient.wide_index")
-def _gradient_wide_index(bench: Bench) -> Messages:
-    _ask_for_memory(bench, ABOVE_2_31, copies=6)
-    yield from _gradient(bench, ABOVE_2_31, lambda t: t, _reductions(bench)[0])
-
-
-def _rows(rows: int) -> Floats:
-    values = np.full((rows, 1), BASE)
-    values[-1] = SPIKE
-    return values
-
-
-def _value(bench: Bench, shape: tuple[int, int], copy: Copy, reductions: list[str]) -> Messages:
-    rows = _rows(shape[0])
-    x = copy(bench.made(rows).expand(shape))
-    y = copy(bench.made(np.zeros((1, 1))).expand(shape))
+    a, b = (_expanded(t, len(x), width, dense) for t in (x, y))
+    seen = {}
     for reduction in reductions:
         with torch.no_grad():
-            got = bench.loss(x, y, reduction)
-        if reduction == "none":
-            got, exact = got[:, -1].contiguous(), rows[:, 0] ** 2
-        else:
-            total = (rows**2).sum() * shape[1]
-            exact = np.asarray(total if reduction == "sum" else total / (shape[0] * shape[1]))
-        text = f"the result for {shape[0]}×{shape[1]} elements ({reduction})"
-        yield from deviation(bench, text, got, exact, exact, shape[0] * shape[1])
+            got = kit.loss(a, b, reduction)
+        if reduction == "none" and isinstance(got, Tensor) and got.dim() == 2:
+            got = got[:, -1].contiguous()
+        seen[reduction] = got
+    return seen
 
 
-def _gradient(bench: Bench, shape: tuple[int, int], copy: Copy, reduction: str) -> Messages:
-    """By the column of rows: each is summed over all that it was expanded to."""
-    rows = _rows(shape[0])
-    column = bench.made(rows, needs=True)
-    result = bench.loss(
-        copy(column.expand(shape)), copy(bench.made(np.zeros((1, 1))).expand(shape)), reduction
-    )
-    g = torch.full((), 2.0**-10, dtype=result.dtype, device=result.device).expand(result.shape)
-    (got,) = torch.autograd.grad(result, column, g)
-    n = shape[0] * shape[1] if reduction == "mean" else 1
-    exact = shape[1] * mse.second_vjp(rows, 2.0**-10 / n, rows, "sum")[0]
-    text = f"the gradient for {shape[0]}×{shape[1]} elements ({reduction})"
-    yield from deviation(bench, text, got, exact, exact, shape[1])
+@protocol
+def gradient_of_rows(
+    kit: Kit, *, x: Tensor, y: Tensor, width: int, dense: bool, g: float, reduction: str
+) -> Evidence:
+    """The ``gradient`` of the numbers ``x``, each summed over the row that it was expanded to.
+
+    As :func:`results_of_rows`; ``g``: every element of grad_output.
+    """
+    a, b = (_expanded(t, len(x), width, dense) for t in (x, y))
+    result = kit.loss(a, b, reduction)
+    full = torch.full((), g, dtype=result.dtype, device=result.device).expand(result.shape)
+    (found,) = torch.autograd.grad(result, x, full)
+    return {"gradient": found}
 
 
-def _reductions(bench: Bench) -> list[str]:
-    """float16 holds neither such a sum nor the gradient of such a mean. Raises Unavailable."""
-    wanted = ("none",) if bench.dtype == "float16" else ("mean", "sum", "none")
-    found = [reduction for reduction in wanted if reduction in bench.reductions]
-    if found:
-        return found
-    raise Unavailable(f"{bench.dtype} has no range for a sum or mean of so many elements")
+def _expanded(column: Tensor, rows: int, width: int, dense: bool) -> Tensor:
+    expanded = column.expand(rows, width)
+    return expanded.contiguous() if dense else expanded
 
 
-def _ask_for_memory(bench: Bench, shape: tuple[int, int], copies: int) -> None:
-    """Raise Unavailable where ``copies`` tensors of this shape would not fit."""
-    needed = shape[0] * shape[1] * getattr(torch, bench.dtype).itemsize * copies
-    free = _free_memory(bench.device)
-    if free < needed:
-        raise Unavailable(
-            f"{needed / 2**30:.0f} GiB of memory are needed, {free / 2**30:.0f} GiB are free"
-        )
+@protocol
+def free_memory(kit: Kit) -> Evidence:
+    """``bytes`` that tensors on the device can take; -1 where the system does not say."""
+    if torch.device(kit.device).type == "cuda":
+        return {"bytes": int(torch.cuda.mem_get_info(kit.device)[0])}
+    return {"bytes": _available()}
 
 
-def _free_memory(device: str) -> int:
-    if torch.device(device).type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return memory.available()
+def _available() -> int:
+    """Without swapping."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return -1

@@ -1,157 +1,96 @@
-"""Experiments on modes: autocast, compilation, export, tensors without data, deterministic mode."""
+"""Protocols on modes: autocast, compilation, export, tensors without data, deterministic mode."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from conformance.observer.protocols.bench import (
-    Bench,
-    Messages,
+from conformance.observer.protocols.kit import (
+    Evidence,
+    Kit,
     Unavailable,
-    brief,
-    close,
-    deviation,
-    deviation_of_loss,
-    experiment,
+    as_written,
     gradients,
-    shared_out,
-    two_dtypes,
+    protocol,
 )
-from conformance.observer.tensors import to_numpy
 
 Graph = Callable[..., Any]
+Function = Callable[[Tensor, Tensor], Tensor]
+
+# How a contiguous tensor is laid out anew: in the order of its transpose, between NaN.
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda t: t,
+    "transposed": lambda t: t.t().contiguous().t(),
+    "strided": lambda t: torch.stack([t, torch.full_like(t, torch.nan)], -1)[..., 0],
+}
 
 
-def _operands(bench: Bench, *shape: int) -> tuple[Tensor, Tensor]:
-    """Which need a gradient: the target where it may."""
-    x, y = bench.tensor(shape, 1), bench.tensor(shape, 2)
-    return x.requires_grad_(), y.requires_grad_(bench.claims("target_gradient"))
+def _laid_out(layouts: Sequence[str], *operands: Tensor) -> Iterator[Tensor]:
+    """Leaves where the operands are."""
+    for layout, t in zip(layouts, operands, strict=True):
+        yield LAYOUTS[layout](t.detach()).requires_grad_(t.requires_grad)
 
 
-def _with_gradients(result: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
-    """The result, and the gradient of each operand that needs one."""
+def _outcome(result: Tensor, *operands: Tensor) -> Evidence:
+    """The ``result``, and the ``gradients`` of the operands that need one."""
     needed = any(t.requires_grad for t in operands)
-    return (result, *gradients(result, *operands)) if needed else (result,)
+    return {"result": result, "gradients": gradients(result, *operands) if needed else ()}
 
 
-@experiment("transforms.deterministic_mode")
-def _deterministic_mode(bench: Bench) -> Messages:
-    """``use_deterministic_algorithms(True)``: poison for what a kernel forgets to write, too."""
+@protocol
+def deterministic(
+    kit: Kit, *, x: Tensor, y: Tensor, layouts: Sequence[str], reduction: str
+) -> Evidence:
+    """The outcome ``plainly``, and ``in_mode``."""
+    x, y = _laid_out(layouts, x, y)
     before = torch.are_deterministic_algorithms_enabled()
-    pairs = [_operands(bench, 5), *(pair for _, pair in _other_operands(bench))]
-    for reduction, (x, y) in itertools.product(bench.reductions, pairs):
-        plainly = _with_gradients(bench.loss(x, y, reduction), x, y)
-        torch.use_deterministic_algorithms(True)
-        try:
-            got = _with_gradients(bench.loss(x, y, reduction), x, y)
-        finally:
-            torch.use_deterministic_algorithms(before)
-        if not all(map(close, got, plainly)):
-            yield f"in deterministic mode the result or a gradient is another one ({reduction})"
+    plainly = _outcome(kit.loss(x, y, reduction), x, y)
+    torch.use_deterministic_algorithms(True)
+    try:
+        in_mode = _outcome(kit.loss(x, y, reduction), x, y)
+    finally:
+        torch.use_deterministic_algorithms(before)
+    return {"plainly": plainly, "in_mode": in_mode}
 
 
-@experiment("transforms.default_device")
-def _default_device(bench: Bench) -> Messages:
-    """The meta device, which every build has: a constant that is made there has no number."""
-    for reduction in bench.reductions:
-        x, y = _operands(bench, 5)
-        plainly = _with_gradients(bench.loss(x, y, reduction), x, y)
-        with torch.device("meta"):
-            result = bench.loss(x, y, reduction)
-            here = result.device == x.device
-            got = _with_gradients(result, x, y) if here else ()
-        if not here:
-            yield f"with meta as the default device the result is on {result.device}"
-        elif not all(map(close, got, plainly)):
-            yield f"with meta as the default device result or gradient is another ({reduction})"
+@protocol
+def default_device(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """The outcome ``plainly``, and ``in_mode``: with meta as the default device.
 
-
-AUTOCAST = {"cpu": (torch.bfloat16, torch.float16), "cuda": (torch.float16, torch.bfloat16)}
-
-
-@experiment("transforms.autocast")
-def _autocast(bench: Bench) -> Messages:
-    """Right in float32, which the builtin casts halves to, or in the operands' own dtype.
-
-    A float32 result may have been rounded to the operands' dtype on the way: on CUDA autocast
-    widens halves for a power and a sum, but not for the difference before it.
+    ``device`` is the result's there. Where the operands' ``own`` is another, ``in_mode`` is None.
     """
-    own = getattr(torch, bench.dtype)
-    for mode, reduction, operands, got in _under_autocast(bench):
-        wide = got.dtype if got.dtype == _wide(bench) else own
-        wanted = _with_gradients(_cast_loss(bench, operands, wide, reduction), *operands)
-        if not close(got, wanted[0], own):
-            yield f"{mode} the result is {brief(got)}, without it {brief(wanted[0])}"
-        elif not all(map(close, _with_gradients(got, *operands)[1:], wanted[1:])):
-            yield f"{mode} a gradient is not the one without it"
+    plainly = _outcome(kit.loss(x, y, reduction), x, y)
+    with torch.device("meta"):
+        result = kit.loss(x, y, reduction)
+        in_mode = _outcome(result, x, y) if result.device == x.device else None
+    devices = {"device": str(result.device), "own": str(x.device)}
+    return {"plainly": plainly, "in_mode": in_mode, **devices}
 
 
-@experiment("transforms.autocast_dtype")
-def _autocast_dtype(bench: Bench) -> Messages:
-    wide = _wide(bench)
-    for mode, _, _, got in _under_autocast(bench):
-        if got.dtype != wide:
-            yield f"{mode} the result is {brief(got)}, not {str(wide).removeprefix('torch.')}"
+@protocol
+def autocast(
+    kit: Kit, *, x: Tensor, y: Tensor, reduction: str, dtypes: Sequence[str], differentiated: bool
+) -> Evidence:
+    """The outcome under autocast to each of ``dtypes``; without gradients unless differentiated."""
+    found = {}
+    for dtype in dtypes:
+        with torch.autocast(x.device.type, dtype=getattr(torch, dtype)):
+            result = kit.loss(x, y, reduction)
+        found[dtype] = _outcome(result, x, y) if differentiated else {"result": result}
+    return found
 
 
-def _under_autocast(bench: Bench) -> Iterator[tuple[str, str, tuple[Tensor, Tensor], Tensor]]:
-    """In words, the reduction, the operands and the result; for each dtype to which it casts."""
-    kind = torch.device(bench.device).type
-    pairs = [_operands(bench, 5), _operands(bench, 3, 30), *_of_two_dtypes(bench), _with_nan(bench)]
-    if bench.claims("broadcast"):
-        pairs.append(_of_two_shapes(bench))
-    for reduction, operands in itertools.product(bench.reductions, pairs):
-        for dtype in AUTOCAST.get(kind, (torch.bfloat16,)):
-            with torch.autocast(kind, dtype=dtype):
-                got = bench.loss(operands[0], operands[1], reduction)
-            names = " and ".join(str(t.dtype).removeprefix("torch.") for t in operands)
-            text = f"under autocast to {str(dtype).removeprefix('torch.')} ({names}, {reduction})"
-            yield text, reduction, operands, got
-
-
-def _with_nan(bench: Bench) -> tuple[Tensor, Tensor]:
-    x, y = _operands(bench, 4)
-    with torch.no_grad():
-        x[1] = torch.nan
-    return x, y
-
-
-def _of_two_shapes(bench: Bench) -> tuple[Tensor, Tensor]:
-    """Every difference is positive: no sum in the gradient cancels, which calls round apart."""
-    x, y = bench.tensor((3,), 1).abs(), -bench.tensor((2, 3), 2).abs()
-    return x.requires_grad_(), y.requires_grad_(bench.claims("target_gradient"))
-
-
-def _of_two_dtypes(bench: Bench) -> Iterator[tuple[Tensor, Tensor]]:
-    """A model's output in half and a target that is not, and the other way round."""
-    for kinds in two_dtypes(bench):
-        x, y = (bench.tensor((5,), k, kind) for k, kind in enumerate(kinds, 1))
-        yield x.requires_grad_(), y.requires_grad_(bench.claims("target_gradient"))
-
-
-def _wide(bench: Bench) -> torch.dtype:
-    return torch.promote_types(getattr(torch, bench.dtype), torch.float32)
-
-
-def _cast_loss(
-    bench: Bench, operands: tuple[Tensor, Tensor], dtype: torch.dtype, reduction: str
-) -> Tensor:
-    """The target's own in that dtype; the builtin's where the target does not claim it."""
-    x, y = operands[0].to(dtype), operands[1].to(dtype)
-    if str(dtype).removeprefix("torch.") not in bench.target.dtypes:
-        return F.mse_loss(x, y, reduction=reduction)
-    result: Tensor = bench.loss(x, y, reduction)
-    return result
+@protocol
+def cast(kit: Kit, *, x: Tensor, y: Tensor, reduction: str, dtype: str) -> Evidence:
+    """The outcome where the operands are cast to ``dtype`` for the call."""
+    wide = getattr(torch, dtype)
+    return _outcome(kit.loss(x.to(wide), y.to(wide), reduction), x, y)
 
 
 # -- compilation -------------------------------------------------------------------------------
@@ -181,7 +120,7 @@ class Backend:
 
 @contextlib.contextmanager
 def _fresh_dynamo() -> Iterator[None]:
-    """No compiled code of an earlier experiment, nor its count against the limit."""
+    """No compiled code of an earlier request, nor its count against the limit."""
     import torch._dynamo  # apart: it takes a second to import
 
     torch._dynamo.reset()
@@ -191,109 +130,82 @@ def _fresh_dynamo() -> Iterator[None]:
         torch._dynamo.reset()
 
 
-def _function(bench: Bench, reduction: str) -> Callable[[Tensor, Tensor], Tensor]:
-    loss = bench.target.loss
+def _function(kit: Kit, reduction: str) -> Function:
+    """Of tensors alone, as it is traced."""
+    loss, name = kit.target.loss, as_written(reduction)
 
     def function(x: Tensor, y: Tensor) -> Tensor:
-        result: Tensor = loss(x, y, reduction=reduction)
+        result: Tensor = loss(x, y, reduction=name)
         return result
 
     return function
 
 
-def _compiled(bench: Bench, backend: str, sizes: Sequence[int], dynamic: bool) -> Messages:
-    """The compiled loss and its gradient at each size: permitted, and from a compiled graph."""
-    for reduction in bench.reductions:
-        with _fresh_dynamo():
-            counter = Backend(backend)
-            function = torch.compile(
-                _function(bench, reduction), backend=counter, fullgraph=True, dynamic=dynamic
-            )
-            for runs, n in enumerate(sizes, 1):
-                x, y = _operands(bench, n)
-                got = function(x, y)
-                text = f"compiled by {backend} ({reduction}, n = {n})"
-                if counter.runs < runs:
-                    yield f"{text} the loss ran eagerly"
-                yield from deviation_of_loss(bench, f"{text} the result", got, x, y, reduction)
-                eager = _with_gradients(bench.loss(x, y, reduction), x, y)[1:]
-                if not all(map(close, _with_gradients(got, x, y)[1:], eager)):
-                    yield f"{text} a gradient is not the one that it has eagerly"
-            if dynamic and counter.graphs > 2:
-                yield f"{counter.graphs} graphs were compiled for {len(sizes)} sizes ({reduction})"
+@protocol
+def compiled(
+    kit: Kit,
+    *,
+    x: Tensor,
+    y: Tensor,
+    reduction: str,
+    backend: str,
+    sizes: Sequence[int],
+    dynamic: bool,
+) -> Evidence:
+    """Compiled as one graph, and called on the first elements of the operands.
 
-
-@experiment("transforms.compile")
-def _compile(bench: Bench) -> Messages:
-    yield from _compiled(bench, "aot_eager", (5, 5), dynamic=False)
-    every = *shared_out(bench, _other_operands(bench)), *_large_halves(bench)
-    for (text, (x, y)), reduction in every:
-        with _fresh_dynamo():
-            function = torch.compile(_function(bench, reduction), backend="aot_eager")
-            eager = _with_gradients(bench.loss(x, y, reduction), x, y)
-            got = _with_gradients(function(x, y), x, y)
-        same, *same_gradients = map(close, got, eager)
-        if not same:
-            what = f"{brief(got[0])}, and eagerly {brief(eager[0])}"
-            yield f"compiled by aot_eager {text} give {what} ({reduction})"
-        elif not all(same_gradients):
-            yield f"compiled by aot_eager {text} have another gradient than eagerly ({reduction})"
-
-
-def _large_halves(bench: Bench) -> Iterator[tuple[tuple[str, tuple[Tensor, Tensor]], str]]:
-    """Whose mean is in float16 and whose sum is not."""
-    if bench.dtype == "float16" and "mean" in bench.reductions:
-        x = torch.full((100,), 100.0, dtype=torch.float16, device=bench.device)
-        yield ("large halves", (x.requires_grad_(), torch.zeros_like(x))), "mean"
-
-
-def _other_operands(bench: Bench) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
-    """Not contiguous, without a gradient, and, where that is claimed, of two shapes and dtypes.
-
-    None without elements: aot_eager fails on the builtin's mean of them.
+    For each of ``sizes``, under its index, the outcome ``compiled`` and ``eager``, and how often a
+    compiled graph ``ran`` so far. ``graphs``: how many were compiled.
     """
-    needs = bench.claims("target_gradient")
-    x, y = bench.tensor((2, 3), 1).t(), bench.tensor((3, 2), 2)
-    yield "a transposed input", (x.requires_grad_(), y.requires_grad_(needs))
-    x, y = bench.tensor((7,), 1)[::2], bench.tensor((7,), 2)[::2]
-    yield "strided operands", (x.requires_grad_(), y.requires_grad_(needs))
-    yield "matrices without a gradient", (bench.tensor((2, 3), 1), bench.tensor((2, 3), 2))
-    if bench.claims("broadcast"):
-        yield "sizes (3,) and (2, 3)", _of_two_shapes(bench)
-    for x, y in _of_two_dtypes(bench):
-        yield f"{x.dtype} and {y.dtype}", (x, y)
+    if backend == "inductor":
+        _demand_compiler()
+    seen: Evidence = {}
+    with _fresh_dynamo():
+        counter = Backend(backend)
+        function = torch.compile(
+            _function(kit, reduction), backend=counter, fullgraph=True, dynamic=dynamic
+        )
+        for k, n in enumerate(sizes):
+            a, b = (t.detach()[:n].clone().requires_grad_(t.requires_grad) for t in (x, y))
+            result = function(a, b)
+            kept = {"result": result.detach().clone()}  # the next call may write to its memory
+            eager = _outcome(kit.loss(a, b, reduction), a, b)
+            found = _outcome(result, a, b) | kept
+            seen[str(k)] = {"ran": counter.runs, "compiled": found, "eager": eager}
+    return seen | {"graphs": counter.graphs}
 
 
-@experiment("transforms.compile_dynamic")
-def _compile_dynamic(bench: Bench) -> Messages:
-    yield from _compiled(bench, "aot_eager", (5, 8, 17), dynamic=True)
-
-
-@experiment("transforms.inductor")
-def _inductor(bench: Bench) -> Messages:
+def _demand_compiler() -> None:
     compilers = ("c++", "g++", "clang++", os.environ.get("CXX", "c++"))
     if not any(map(shutil.which, compilers)):
         raise Unavailable("inductor needs a C++ compiler, and there is none")
-    yield from _compiled(bench, "inductor", (5, 1023), dynamic=False)
 
 
-@experiment("transforms.export")
-def _export(bench: Bench) -> Messages:
-    """The exported program, run on other values, and saved shapes kept dynamic."""
-    shapes = [((2, 3), (2, 3)), ((5,), (5,)), *([((3,), (2, 3))] * bench.claims("broadcast"))]
-    for (x_shape, y_shape), reduction in shared_out(bench, shapes):
-        module = _Exported(_function(bench, reduction))
-        with _fresh_dynamo():
-            first = bench.tensor(x_shape, 7), bench.tensor(y_shape, 8)
-            program = torch.export.export(module, first)
-        x, y = bench.tensor(x_shape, 1), bench.tensor(y_shape, 2)
-        text = f"the result of the exported loss ({reduction}, {x_shape} and {y_shape})"
-        got = program.module()(x, y)
-        yield from deviation_of_loss(bench, text, got, x, y, reduction)
+@protocol
+def compiled_and_eagerly(
+    kit: Kit, *, x: Tensor, y: Tensor, layouts: Sequence[str], reduction: str
+) -> Evidence:
+    """The outcome ``eager``, and ``compiled`` by aot_eager."""
+    x, y = _laid_out(layouts, x, y)
+    with _fresh_dynamo():
+        function = torch.compile(_function(kit, reduction), backend="aot_eager")
+        eager = _outcome(kit.loss(x, y, reduction), x, y)
+        return {"compiled": _outcome(function(x, y), x, y), "eager": eager}
+
+
+@protocol
+def exported(
+    kit: Kit, *, x: Tensor, y: Tensor, first_x: Tensor, first_y: Tensor, reduction: str
+) -> Evidence:
+    """``result`` of the program that is exported with the first operands, on the others."""
+    module = _Exported(_function(kit, reduction))
+    with _fresh_dynamo():
+        program = torch.export.export(module, (first_x, first_y))
+    return {"result": program.module()(x, y)}
 
 
 class _Exported(torch.nn.Module):
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, function: Function) -> None:
         super().__init__()
         self.function = function
 
@@ -304,65 +216,69 @@ class _Exported(torch.nn.Module):
 # -- tensors without data ----------------------------------------------------------------------
 
 
-@experiment("transforms.meta")
-def _meta(bench: Bench) -> Messages:
-    for (x, y), reduction in _abstracted(bench):
-        yield from _abstract(bench, "meta", x.to("meta"), y.to("meta"), reduction)
+Form = tuple[Sequence[int], str, str]  # of an operand: shape, dtype, and a name in LAYOUTS
+Call = tuple[Form, Form, str]  # both operands, and a reduction
 
 
-@experiment("transforms.fake")
-def _fake(bench: Bench) -> Messages:
+@protocol
+def meta(kit: Kit, *, calls: Sequence[Call], both: bool) -> Evidence:
+    """Each call on meta tensors; the input needs a gradient, or ``both`` do. See ``_observed``."""
+    return _observed(kit, calls, _real(kit, calls), both, lambda t: t.to("meta"))
+
+
+@protocol
+def fake(kit: Kit, *, calls: Sequence[Call], both: bool) -> Evidence:
+    """Each call on fake tensors; the input needs a gradient, or ``both`` do. See ``_observed``."""
+    pairs = _real(kit, calls)
+    with _fake_tensors() as mode:
+        return _observed(kit, calls, pairs, both, mode.from_tensor)
+
+
+def _real(kit: Kit, calls: Sequence[Call]) -> list[list[Tensor]]:
+    """The operands, of zeros."""
+
+    def made(shape: Sequence[int], dtype: str, layout: str) -> Tensor:
+        kind = getattr(torch, dtype)
+        return LAYOUTS[layout](torch.zeros(shape, dtype=kind, device=kit.device))
+
+    return [[made(*form) for form in forms] for *forms, _ in calls]
+
+
+def _observed(
+    kit: Kit,
+    calls: Sequence[Call],
+    pairs: list[list[Tensor]],
+    both: bool,
+    abstract: Callable[[Tensor], Tensor],
+) -> Evidence:
+    """The form of each tensor of the outcome of each call, under its index; and on which ``device``
+    its operands are.
+    """
+    seen = {}
+    for k, ((_, _, reduction), (x, y)) in enumerate(zip(calls, pairs, strict=True)):
+        a, b = abstract(x).requires_grad_(), abstract(y).requires_grad_(both)
+        found = _outcome(kit.loss(a, b, reduction), a, b)
+        forms = {"result": _form(found["result"]), "gradients": [*map(_form, found["gradients"])]}
+        seen[str(k)] = forms | {"device": str(a.device)}
+    return seen
+
+
+def _form(t: Tensor) -> str:
+    """All that there is to a tensor without data."""
+    return f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)} on {t.device}"
+
+
+@protocol
+def after_fake(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """The outcome at a size that has been met in fake tensors."""
+    with _fake_tensors() as mode:
+        a, b = (mode.from_tensor(t.detach()) for t in (x, y))
+        _outcome(kit.loss(a.requires_grad_(), b, reduction), a)
+    return _outcome(kit.loss(x, y, reduction), x)
+
+
+def _fake_tensors() -> Any:
+    """A constant of the target's own is no fake tensor; torch.compile makes one of it."""
     from torch._subclasses.fake_tensor import FakeTensorMode  # apart: slow to import
 
-    every = list(_abstracted(bench))
-    # A constant of the target's own is no fake tensor; torch.compile makes one of it.
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        for (x, y), reduction in every:
-            a, b = mode.from_tensor(x), mode.from_tensor(y)
-            yield from _abstract(bench, "fake", a, b, reduction)
-    yield from _real_after_fake(bench)
-
-
-def _abstracted(bench: Bench) -> Iterator[tuple[tuple[Tensor, Tensor], str]]:
-    """Pairs to take the data from, and a reduction; the plainest and two dtypes meet them all."""
-    plain = bench.tensor((2, 3), 1), bench.tensor((2, 3), 2)
-    mixed = ((x.detach(), y.detach()) for x, y in _of_two_dtypes(bench))
-    yield from itertools.product((plain, *mixed), bench.reductions)
-    every = ((x.detach(), y.detach()) for _, (x, y) in _other_operands(bench))
-    others = [(x, y) for x, y in every if x.dtype == y.dtype]
-    if bench.claims("broadcast"):  # neither has the shape of the result
-        others.append((bench.tensor((4, 1), 1), bench.tensor((1, 3), 2)))
-    yield from shared_out(bench, others)
-
-
-def _real_after_fake(bench: Bench) -> Messages:
-    """A size that is met in fake tensors first: what is kept of it then must serve real ones."""
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    for n, reduction in enumerate(bench.reductions, 191):
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-            a, b = (mode.from_tensor(bench.tensor((n,), k)) for k in (1, 2))
-            _with_gradients(bench.loss(a.requires_grad_(), b, reduction), a)
-        x, y = bench.tensor((n,), 1).requires_grad_(), bench.tensor((n,), 2)
-        (got,) = _with_gradients(bench.loss(x, y, reduction), x)[1:]
-        exact = 2 * (to_numpy(x) - to_numpy(y)) / (n if reduction == "mean" else 1)
-        text = f"after a call on fake tensors of {n} elements the gradient ({reduction})"
-        yield from deviation(bench, text, got, exact, abs(exact))
-
-
-def _abstract(bench: Bench, kind: str, x: Tensor, y: Tensor, reduction: str) -> Messages:
-    """Shape, dtype and device of the result and of its gradients, without any data."""
-    x.requires_grad_()
-    y.requires_grad_(bench.claims("target_gradient"))
-    result, *found = _with_gradients(bench.loss(x, y, reduction), x, y)
-    shape = np.broadcast_shapes(x.shape, y.shape) if reduction == "none" else ()
-    dtype, text = torch.promote_types(x.dtype, y.dtype), f"{_described(x)} and {_described(y)}"
-    if result.shape != shape or result.dtype != dtype or result.device != x.device:
-        yield f"on {kind} tensors {text} the result is {_described(result)} ({reduction})"
-    for got, operand in zip(found, (x, y), strict=False):
-        if (got.shape, got.dtype, got.device) != (operand.shape, operand.dtype, operand.device):
-            yield f"on {kind} tensors {text} a gradient is {_described(got)} ({reduction})"
-
-
-def _described(t: Tensor) -> str:
-    return f"{str(t.dtype).removeprefix('torch.')}{list(t.shape)} on {t.device}"
+    return FakeTensorMode(allow_non_fake_inputs=True)

@@ -1,119 +1,123 @@
-"""Experiments on targets that are an ``nn.Module``: what every module can do."""
+"""Protocols on targets that are an ``nn.Module``: what every module can do."""
 
 from __future__ import annotations
 
 import copy
 import io
-import itertools
 import pickle
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from conformance.observer.protocols.bench import (
-    Bench,
-    Messages,
-    Shape,
-    brief,
-    close,
-    deviation_of_loss,
-    experiment,
+from conformance.observer.protocols.kit import (
+    Evidence,
+    Kit,
+    as_written,
+    fresh,
     gradients,
+    protocol,
+    text_of,
 )
 
 
-def _made(bench: Bench, reduction: str) -> nn.Module:
-    assert bench.target.module is not None, "a target that claims module has one"
-    made: nn.Module = bench.target.module(reduction=reduction)
-    return made
+@protocol
+def called(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """The ``result`` of a module, and whether it ``requires_grad``."""
+    result = kit.module(reduction)(x, y)
+    return {"result": result, "requires_grad": bool(result.requires_grad)}
 
 
-Shapes = tuple[tuple[Shape, Shape], ...]
-PLAIN: Shapes = (((5,), (5,)),)
-
-
-def _wrong(bench: Bench, module: Any, reduction: str, shapes: Shapes = PLAIN) -> str | None:
-    """What ``module`` gives, where that is not permitted, or a gradient of it."""
-    for x_shape, y_shape in shapes:
-        x, y = bench.tensor(x_shape, 1).requires_grad_(), bench.tensor(y_shape, 2)
-        y.requires_grad_(bench.claims("target_gradient"))
-        result = module(x, y)
-        for message in deviation_of_loss(bench, "a result that", result, x, y, reduction):
-            return message
-        if not result.requires_grad:
-            return "a result that cannot be trained through"
-        wanted = gradients(bench.loss(x, y, reduction), x, y)
-        for got, other in zip(gradients(result, x, y), wanted, strict=True):
-            if not close(got, other):
-                return f"the gradient {brief(got)}"
-    return None
-
-
-def _each(bench: Bench, what: str, change: Any, shapes: Shapes = PLAIN) -> Messages:
-    """A message for each reduction whose module, once changed, is no longer right."""
-    for reduction in bench.reductions:
-        wrong = _wrong(bench, change(_made(bench, reduction)), reduction, shapes)
-        if wrong:
-            yield f"{what} gives {wrong} ({reduction})"
-
-
-@experiment("module.value")
-def _value(bench: Bench) -> Messages:
-    for reduction in bench.reductions:
-        if not isinstance(_made(bench, reduction), nn.Module):
-            yield f"what module(reduction={reduction!r}) makes is no nn.Module"
-    rows: Shapes = (((3, 4), (4,)), ((3, 1), (3,))) if bench.claims("broadcast") else ()
-    yield from _each(bench, "the module", lambda m: m, (*PLAIN, ((3, 4), (3, 4)), *rows))
-    yield from _made_by_default(bench)
-    together = {reduction: _made(bench, reduction) for reduction in bench.reductions}
-    for reduction, module in together.items():
-        wrong = _wrong(bench, module, reduction)
-        if wrong:
-            yield f"beside modules with other reductions the module gives {wrong} ({reduction})"
-    for reduction in bench.reductions:
-        x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
-        if _made(bench, reduction)(x, y).requires_grad:
-            yield f"the module's result needs a gradient that no operand needs ({reduction})"
-        if bench.claims("mixed_dtype") and bench.dtype in ("float32", "float64"):
-            whole = torch.arange(1001, 6001, 1000, device=bench.device)
-            got = _made(bench, reduction)(x, whole)
-            text = "with a target of int64 the module's result"
-            yield from deviation_of_loss(bench, text, got, x, whole, reduction)
-
-
-def _made_by_default(bench: Bench) -> Messages:
-    """It may require its reduction to be named, but must not have another default."""
-    make = bench.target.module
-    if make is None or "mean" not in bench.reductions:
-        return
+@protocol
+def unnamed(kit: Kit, *, x: Tensor, y: Tensor) -> Evidence:
+    """The ``result`` of a module made without a reduction; ``refused``: that it takes one."""
     try:
-        module = make()
+        module = kit.target.module()
     except TypeError as error:
         if "reduction" not in str(error):
             raise
-        return
-    x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
-    text = "of a module made without a reduction the result"
-    yield from deviation_of_loss(bench, text, module(x, y), x, y, "mean")
+        return {"refused": text_of(error)}
+    return {"result": module(x, y)}
 
 
-@experiment("module.mode")
-def _mode(bench: Bench) -> Messages:
-    yield from _each(bench, "after eval() the module", lambda m: m.eval())
-    yield from _each(bench, "after train() the module", lambda m: m.train())
+@protocol
+def changed(kit: Kit, *, change: str, reduction: str, **operands: Tensor) -> Evidence:
+    """Calls of one module that went through one of :data:`CHANGES`, by number.
+
+    The operands of the first are ``x0`` and ``y0``, of the second ``x1`` and ``y1``, and so on.
+    """
+    module = CHANGES[change](kit.module(reduction), kit.device)
+    return {
+        str(k): _used(kit, module, operands[f"x{k}"], operands[f"y{k}"], reduction)
+        for k in range(len(operands) // 2)
+    }
 
 
-@experiment("module.pickle")
-def _pickle(bench: Bench) -> Messages:
-    """With pickle and torch.save; only the state of a class that no pickle finds by its name."""
-    made = _made(bench, bench.reductions[0])
-    if _is_importable(type(made)) or _pickles(made):
-        yield from _each(bench, "the unpickled module", lambda m: pickle.loads(pickle.dumps(m)))
-        yield from _each(bench, "the saved and loaded module", _saved)
-    else:
-        yield from _each(bench, "the module with unpickled state", _with_unpickled_state)
+def _used(kit: Kit, module: Any, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """A call: its ``result``, and whether that ``requires_grad``, as ``x`` does.
+
+    Where it does, ``gradients`` by operand; and those of the target's own loss, as ``plain``.
+    """
+    result = module(x, y)
+    if not (isinstance(result, Tensor) and result.requires_grad):
+        return {"result": result, "requires_grad": False}
+    seen = {"result": result.detach().clone(), "requires_grad": True}
+    names = [name for name, t in (("x", x), ("y", y)) if t.requires_grad]
+    plain = gradients(kit.loss(x, y, reduction), x, y)
+    own = gradients(result, x, y)
+    named = {k: dict(zip(names, v, strict=True)) for k, v in (("plain", plain), ("gradients", own))}
+    return seen | named
+
+
+def _with_unpickled_state(module: Any) -> Any:
+    kind: Any = type(module)
+    made = kind.__new__(kind)
+    made.__dict__.update(pickle.loads(pickle.dumps(module.__dict__)))
+    return made
+
+
+def _saved(module: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+# What becomes of a module, on a device.
+CHANGES: dict[str, Callable[[Any, str], Any]] = {
+    "none": lambda m, device: m,
+    "eval": lambda m, device: m.eval(),
+    "train": lambda m, device: m.train(),
+    "pickled": lambda m, device: pickle.loads(pickle.dumps(m)),
+    "saved": lambda m, device: _saved(m),
+    "its state pickled": lambda m, device: _with_unpickled_state(m),
+    "to float64": lambda m, device: m.to(torch.float64),
+    "to float16": lambda m, device: m.to(torch.float16),
+    "to float32": lambda m, device: m.to(torch.float32),
+    "to its device": lambda m, device: m.to(device),
+}
+
+
+@protocol
+def together(kit: Kit, *, x: Tensor, y: Tensor, reductions: list[str]) -> Evidence:
+    """By each reduction, a call of its module: of several that are all made first."""
+    modules = {reduction: kit.module(reduction) for reduction in reductions}
+    return {
+        reduction: _used(kit, module, fresh(x), fresh(y), reduction)
+        for reduction, module in modules.items()
+    }
+
+
+@protocol
+def pickles(kit: Kit, *, reduction: str) -> Evidence:
+    """Whether a module is to survive pickle as a ``whole``.
+
+    Its class is found by its name, or it says how, as a GraphModule does: no class of its is found.
+    """
+    module = kit.module(reduction)
+    return {"whole": _is_importable(type(module)) or _pickles(module)}
 
 
 def _is_importable(kind: type) -> bool:
@@ -123,8 +127,7 @@ def _is_importable(kind: type) -> bool:
     return found is kind
 
 
-def _pickles(module: nn.Module) -> bool:
-    """Whether it says how, as a GraphModule does: no class of its is found by its name."""
+def _pickles(module: Any) -> bool:
     try:
         pickle.dumps(module)
     except Exception:
@@ -132,74 +135,49 @@ def _pickles(module: nn.Module) -> bool:
     return True
 
 
-def _with_unpickled_state(module: nn.Module) -> Any:
-    made = type(module).__new__(type(module))
-    made.__dict__.update(pickle.loads(pickle.dumps(module.__dict__)))
-    return made
+@protocol
+def copied(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """Whether a deep copy is the ``same`` object; and a call of a ``copy`` made after one."""
+    module = kit.module(reduction)
+    same = copy.deepcopy(module) is module
+    _used(kit, module, fresh(x), fresh(y), reduction)
+    return {"same": same, "copy": _used(kit, copy.deepcopy(module), x, y, reduction)}
 
 
-def _saved(module: nn.Module) -> Any:
-    file = io.BytesIO()
-    torch.save(module, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
+@protocol
+def keys(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """The keys of ``state_dict()``, ``before`` and ``after`` a call."""
+    module = kit.module(reduction)
+    before = sorted(module.state_dict())
+    _used(kit, module, x, y, reduction)
+    return {"before": before, "after": sorted(module.state_dict())}
 
 
-@experiment("module.deepcopy")
-def _deepcopy(bench: Bench) -> Messages:
-    """Before a call and after one; the copy is another object."""
-    for reduction in bench.reductions:
-        module = _made(bench, reduction)
-        if copy.deepcopy(module) is module:
-            yield f"the deep copy is the module itself ({reduction})"
-        _wrong(bench, module, reduction)
-        wrong = _wrong(bench, copy.deepcopy(module), reduction)
-        if wrong:
-            yield f"a deep copy of the module gives {wrong} ({reduction})"
+@protocol
+def loaded(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """A call of a module with the state of another, which was called."""
+    module, other = kit.module(reduction), kit.module(reduction)
+    _used(kit, module, fresh(x), fresh(y), reduction)
+    other.load_state_dict(module.state_dict(), strict=True)
+    return _used(kit, other, x, y, reduction)
 
 
-@experiment("module.state_dict")
-def _state_dict(bench: Bench) -> Messages:
-    """It round-trips, strictly, into another module of the same reduction; calls add nothing."""
-    for reduction in bench.reductions:
-        module, other = _made(bench, reduction), _made(bench, reduction)
-        before = set(module.state_dict())
-        _wrong(bench, module, reduction)
-        if set(module.state_dict()) != before:
-            yield f"a call changed the keys of state_dict() ({reduction})"
-        other.load_state_dict(module.state_dict(), strict=True)
-        wrong = _wrong(bench, other, reduction)
-        if wrong:
-            yield f"after load_state_dict the module gives {wrong} ({reduction})"
+@protocol
+def described(kit: Kit, *, reduction: str) -> Evidence:
+    """The name of its ``class``, and its ``repr``."""
+    module = kit.module(reduction)
+    return {"class": type(module).__name__, "repr": repr(module)}
 
 
-@experiment("module.to")
-def _to(bench: Bench) -> Messages:
-    """Moved to any dtype and back, it computes in the dtype of its operands."""
-    for dtype in (torch.float64, torch.float16, torch.float32):
-        what = f"the module after .to({str(dtype).removeprefix('torch.')})"
-        yield from _each(bench, what, lambda m, dtype=dtype: m.to(dtype))
-    yield from _each(bench, "the module after .to(device)", lambda m: m.to(bench.device))
+@protocol
+def attribute(kit: Kit, *, reduction: str) -> Evidence:
+    """Its ``reduction``, or None."""
+    return {"reduction": getattr(kit.module(reduction), "reduction", None)}
 
 
-@experiment("module.repr")
-def _repr(bench: Bench) -> Messages:
-    for reduction in bench.reductions:
-        module = _made(bench, reduction)
-        if type(module).__name__ not in repr(module):
-            yield f"its repr is {repr(module)[:60]!r}"
-
-
-@experiment("module.reduction")
-def _reduction(bench: Bench) -> Messages:
-    for reduction in bench.reductions:
-        found = getattr(_made(bench, reduction), "reduction", None)
-        if found != reduction:
-            yield f"made with reduction={reduction!r}, its attribute reduction is {found!r}"
-            return
-    x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
-    for first, reduction in itertools.permutations(bench.reductions, 2):
-        module: Any = _made(bench, first)
-        module.reduction = reduction
-        text = f"made with reduction={first!r}, and with the attribute set to {reduction!r},"
-        yield from deviation_of_loss(bench, f"{text} its result", module(x, y), x, y, reduction)
+@protocol
+def reset(kit: Kit, *, x: Tensor, y: Tensor, first: str, reduction: str) -> Evidence:
+    """The ``result`` of one that was made with ``first``, and whose attribute was set."""
+    module = kit.module(first)
+    module.reduction = as_written(reduction)
+    return {"result": module(x, y)}

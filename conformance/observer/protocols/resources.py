@@ -1,11 +1,11 @@
-"""Experiments on resources: what a call holds on to, and for how long."""
+"""Protocols on resources: what a call holds on to, and for how long."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import gc
-import itertools
 import resource
 import sys
 import time
@@ -16,82 +16,53 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from conformance.observer.protocols.bench import Bench, Messages, experiment
-from conformance.running import memory
+from conformance.observer.protocols.kit import Evidence, Kit, fresh, gradients, protocol
+from conformance.observer.tensors import DTYPES
 
-CALLS = 24
-ROUNDS = 3
-LARGE = 2**20  # bytes of an operand: well above what an allocator keeps in reserve
-PATIENCE = 1.0  # seconds for a call on it
+Loss = Callable[[Tensor, Tensor], Tensor]
+FIRST = 4  # calls, since what compiles keeps something of the first of each kind
 
 
-@experiment("resources.memory")
-def _memory(bench: Bench) -> Messages:
-    """Tensors that live on after calls on ever new operands: Python's, then the process's pages."""
-    losses = _losses(bench)
-    for loss in losses:  # what compiles keeps something of the first of each kind
-        _calls(bench, loss, 4, (5,))
-        _calls_in_vain(bench, loss, 4)
+@protocol
+def tensors_left(
+    kit: Kit, *, x: Tensor, y: Tensor, reductions: list[str], module: bool
+) -> Evidence:
+    """How many tensors live on: after calls on each row (``trained``), and after such ``in_vain``.
+
+    Of the loss with each reduction and, where there is a ``module``, of one with each.
+    """
+    losses: list[Loss] = [functools.partial(kit.loss, reduction=r) for r in reductions]
+    if module:
+        losses += [kit.module(r) for r in reductions]
+    for loss in losses:
+        _calls(loss, x[:FIRST], y[:FIRST])
+        _calls_in_vain(loss, x[:FIRST], y[:FIRST])
     gc.freeze()  # what is there now: only what comes after is looked at, and quickly
     try:
         for loss in losses:
-            _calls(bench, loss, CALLS, (5,))
-        grown = _live()
+            _calls(loss, x, y)
+        trained = _live()
         for loss in losses:
-            _calls_in_vain(bench, loss, CALLS)
-        further = _live() - grown
+            _calls_in_vain(loss, x, y)
+        return {"trained": trained, "in_vain": _live() - trained}
     finally:
         gc.unfreeze()
-    yield from _handles(bench)
-    if grown >= CALLS // 2:
-        yield f"{CALLS * len(losses)} calls left {grown} tensors alive"
-    if further >= CALLS // 2:
-        yield f"{CALLS} calls without a backward, and {CALLS} that raise, left {further} alive"
-    yield from _pages(bench)
 
 
-def _losses(bench: Bench) -> list[Callable[[Tensor, Tensor], Tensor]]:
-    """The loss with each reduction and, where there is one, a module with each."""
-    losses: list[Callable[[Tensor, Tensor], Tensor]] = [
-        functools.partial(bench.loss, reduction=r) for r in bench.reductions
-    ]
-    make = bench.target.module if bench.claims("module") else None
-    return losses if make is None else [*losses, *(make(reduction=r) for r in bench.reductions)]
+def _calls(loss: Loss, x: Tensor, y: Tensor) -> None:
+    for k in range(len(x)):
+        a, b = fresh(x[k]), fresh(y[k])
+        gradients(loss(a, b), a)
 
 
-def _calls(
-    bench: Bench, loss: Callable[[Tensor, Tensor], Tensor], count: int, shape: tuple[int, ...]
-) -> None:
-    for k in range(count):
-        x, y = bench.tensor(shape, 2 * k).requires_grad_(), bench.tensor(shape, 2 * k + 1)
-        result = loss(x, y)
-        torch.autograd.grad(result, x, torch.ones_like(result))
-
-
-def _calls_in_vain(bench: Bench, loss: Callable[[Tensor, Tensor], Tensor], count: int) -> None:
+def _calls_in_vain(loss: Loss, x: Tensor, y: Tensor) -> None:
     """Calls that no backward follows, and calls on shapes that do not go together."""
-    for k in range(count):
-        x, y = bench.tensor((5,), 2 * k).requires_grad_(), bench.tensor((5,), 2 * k + 1)
+    for k in range(len(x)):
+        a, b = fresh(x[k]), fresh(y[k])
         with torch.set_grad_enabled(bool(k % 2)):
-            loss(x, y)
+            loss(a, b)
         with contextlib.suppress(Exception):
-            loss(x, y[:2])
-
-
-def _handles(bench: Bench) -> Messages:
-    """Threads and open files, of which a process may have some thousands."""
-    before = _open_handles()
-    for reduction in bench.reductions:
-        _calls(bench, functools.partial(bench.loss, reduction=reduction), CALLS, (5,))
-    for what, now in _open_handles().items():
-        if now - before[what] >= CALLS // 2:
-            yield f"{CALLS * len(bench.reductions)} calls left {now - before[what]} {what}"
-
-
-def _open_handles() -> dict[str, int]:
-    """How many of each kind this process has; nothing where the system does not say (no Linux)."""
-    folders = {"open files": Path("/proc/self/fd"), "threads": Path("/proc/self/task")}
-    return {k: len(list(f.iterdir())) for k, f in folders.items() if f.is_dir()}
+            loss(a, b[:2])
 
 
 def _live() -> int:
@@ -99,41 +70,56 @@ def _live() -> int:
     return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
 
 
-def _pages(bench: Bench) -> Messages:
-    """Memory that no Python object holds, kept by C++ code: it grows in every round of calls.
+@protocol
+def handles_left(kit: Kit, *, x: Tensor, y: Tensor, reductions: list[str]) -> Evidence:
+    """How many handles of each kind calls on each row leave, which a process has some thousands of.
 
-    Each call has a size of its own, since some keep a buffer for each; every other has no gradient.
+    Nothing where the system does not say (no Linux).
     """
-    reduction, size = bench.reductions[-1], LARGE
-    memory.trim()
-    began = time.monotonic()
-    _repeated(bench, reduction, size, range(2))
-    if time.monotonic() - began > PATIENCE:  # a loop in Python: it would take minutes
-        size //= 16
-    grown = []
-    for k in range(ROUNDS):
-        before = _resident(bench.device)
-        _repeated(bench, reduction, size, range(2 + k * CALLS, 2 + (k + 1) * CALLS))
-        grown.append(_resident(bench.device) - before)
-        if grown[-1] < CALLS * size // 4:
-            return
-    yield (
-        f"{ROUNDS} rounds of {CALLS} calls on {size >> 10} KiB each took "
-        f"{min(grown) >> 10} KiB or more ({reduction})"
-    )
+    before = _open_handles()
+    for reduction in reductions:
+        _calls(functools.partial(kit.loss, reduction=reduction), x, y)
+    return {what: now - before[what] for what, now in _open_handles().items()}
 
 
-def _repeated(bench: Bench, reduction: str, size: int, numbers: range) -> None:
-    """Calls on operands of ``size`` bytes, and of as many elements fewer as the call's number."""
-    dtype = getattr(torch, bench.dtype)
-    ones = torch.ones(size // dtype.itemsize, dtype=dtype, device=bench.device)
+def _open_handles() -> dict[str, int]:
+    folders = {"open files": Path("/proc/self/fd"), "threads": Path("/proc/self/task")}
+    return {k: len(list(f.iterdir())) for k, f in folders.items() if f.is_dir()}
+
+
+@protocol
+def pages(
+    kit: Kit, *, dtype: str, size: int, reduction: str, calls: list[int], trimmed: bool
+) -> Evidence:
+    """By how many bytes the process has ``grown`` after calls on ``size`` bytes; the ``seconds``.
+
+    ``calls``: the first one's number, and the number after the last one's. Each has a size of its
+    own, since some keep a buffer for each: as many elements fewer as its number. Every other has no
+    gradient. ``trimmed``: after :func:`_trim`.
+    """
+    if trimmed:
+        _trim()
+    before, began = _resident(kit.device), time.monotonic()
+    _repeated(kit, DTYPES[dtype], size, reduction, range(*calls))
+    seconds = time.monotonic() - began
+    return {"grown": _resident(kit.device) - before, "seconds": seconds}
+
+
+def _repeated(kit: Kit, dtype: torch.dtype, size: int, reduction: str, numbers: range) -> None:
+    ones = torch.ones(size // dtype.itemsize, dtype=dtype, device=kit.device)
     zeros = torch.zeros_like(ones)
     for k in numbers:
         x, y = ones[k:].requires_grad_(bool(k % 2)), zeros[k:]
         with torch.set_grad_enabled(bool(k % 2)):
-            result = bench.loss(x, y, reduction)
+            result = kit.loss(x, y, reduction)
         if k % 2:
             torch.autograd.grad(result, x, torch.ones_like(result))
+
+
+def _trim() -> None:
+    """Return to the system what the C library keeps of freed memory: it would hide what is new."""
+    with contextlib.suppress(OSError, AttributeError):  # another library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident(device: str) -> int:
@@ -148,56 +134,44 @@ def _resident(device: str) -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-@experiment("resources.cycle")
-def _cycle(bench: Bench) -> Messages:
-    """Without the garbage collector: what goes out of scope is freed at once."""
-    calls = itertools.product(bench.reductions, ((5, False), (1030, False), (5, True)))
-    for reduction, (n, twice) in calls:
-        if twice and not bench.claims("double_backward"):
-            continue
-        enabled = gc.isenabled()
-        gc.disable()
-        try:
-            forgotten = _forgotten(bench, reduction, n, twice)
-            held = [name for name, ref in forgotten if ref() is not None]
-        finally:
-            if enabled:
-                gc.enable()
-        if held:
-            yield f"{' and '.join(held)} is still held after the result is gone ({reduction})"
+@protocol
+def held(kit: Kit, *, x: Tensor, y: Tensor, reduction: str, twice: bool) -> Evidence:
+    """``names`` of the tensors of a call that are still there when nobody holds them any more.
+
+    Without the garbage collector: what goes out of scope is freed at once.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        forgotten = _forgotten(kit, x, y, reduction, twice)
+        return {"names": [name for name, ref in forgotten if ref() is not None]}
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _forgotten(
-    bench: Bench, reduction: str, n: int, twice: bool
+    kit: Kit, x: Tensor, y: Tensor, reduction: str, twice: bool
 ) -> list[tuple[str, weakref.ref[Tensor]]]:
-    """Weak references to the tensors of a call that nobody holds any more.
-
-    ``twice``: with a graph of the gradient too.
-    """
-    x, y = bench.tensor((n,), 1).requires_grad_(), bench.tensor((n,), 2)
-    result = bench.loss(x, y, reduction)
-    ones = torch.ones_like(result)
-    (gradient,) = torch.autograd.grad(result, x, ones, create_graph=twice)
+    """Weak references to the tensors of a call. ``twice``: with a graph of the gradient too."""
+    x, y = fresh(x), fresh(y)  # those that were handed in are held by others
+    result = kit.loss(x, y, reduction)
+    (gradient,) = gradients(result, x, create_graph=twice)
     named = (("input", x), ("target", y), ("the result", result), ("the gradient", gradient))
     return [(name, weakref.ref(t)) for name, t in named]
 
 
-@experiment("resources.saved")
-def _saved(bench: Bench) -> Messages:
-    """The builtin saves both operands; one tensor more is a fair price for a fused kernel."""
-    for reduction in bench.reductions:
-        x, y = bench.tensor((40,), 1).requires_grad_(), bench.tensor((40,), 2)
-        y.requires_grad_(bench.claims("target_gradient"))
-        sizes: dict[int, int] = {}
+@protocol
+def saved(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """How many ``bytes`` a call saves for its backward, each memory once."""
+    sizes: dict[int, int] = {}
 
-        def pack(t: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
-            sizes[t.untyped_storage().data_ptr()] = t.numel() * t.itemsize
-            return t
+    def pack(t: Tensor) -> Tensor:
+        sizes[t.untyped_storage().data_ptr()] = t.numel() * t.itemsize
+        return t
 
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-            result = bench.loss(x, y, reduction)
-        permitted = 3 * x.numel() * x.itemsize
-        if sum(sizes.values()) > permitted:
-            saved = sum(sizes.values())
-            yield f"saves {saved} bytes for backward; the builtin and one tensor more: {permitted}"
-        del result
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        result = kit.loss(x, y, reduction)
+    found = {"bytes": sum(sizes.values())}
+    del result
+    return found

@@ -1,33 +1,24 @@
-"""Experiments on the value: how the loss is called."""
+"""Protocols on the value: how the loss is called."""
 
 from __future__ import annotations
 
-from conformance.observer.protocols.bench import (
-    Bench,
-    Messages,
-    deviation_of_loss,
-    experiment,
-)
+from torch import Tensor
+
+from conformance.observer.protocols.kit import Evidence, Kit, protocol, text_of
 
 
-@experiment("value.default")
-def _default(bench: Bench) -> Messages:
-    """A loss may require its reduction to be named, but must not have another default.
+@protocol
+def by_equal_name(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """The ``result`` where the reduction's name is equal to the usual one, and another object."""
+    return {"result": kit.target.loss(x, y, reduction="".join(reduction))}
 
-    A name that was read from a file is equal to the one in the source, and not the same object.
-    """
-    x, y = bench.tensor((5,), 1), bench.tensor((5,), 2)
-    for reduction in bench.reductions:
-        result = bench.loss(x.clone(), y.clone(), reduction)
-        if any(deviation_of_loss(bench, "", result, x, y, reduction)):
-            continue  # wrong by its usual name: other clauses say so
-        result = bench.loss(x.clone(), y.clone(), "".join(reduction))
-        text = f"with a reduction of an equal name the result ({reduction})"
-        yield from deviation_of_loss(bench, text, result, x, y, reduction)
+
+@protocol
+def unnamed(kit: Kit, *, x: Tensor, y: Tensor) -> Evidence:
+    """The ``result`` without a reduction; ``refused``: that there is none, where it says so."""
     try:
-        result = bench.target.loss(x.clone(), y.clone())
+        return {"result": kit.target.loss(x, y)}
     except TypeError as error:
         if "reduction" not in str(error):
             raise
-        return
-    yield from deviation_of_loss(bench, "without a reduction the result", result, x, y, "mean")
+        return {"refused": text_of(error)}

@@ -1,7 +1,7 @@
-"""What every experiment works with: operands, calls, and the comparison with the reference.
+"""What every experiment works with: operands, what is asked of the observer, the comparison.
 
 The script of a broken clause holds a copy of its experiment, of this file's :class:`Bench` and of
-whatever else they refer to (see ``bundle.py``): the less that is, the easier it is to read.
+whatever else they refer to (see ``report/bundle.py``): the less that is, the easier it is to read.
 """
 
 from __future__ import annotations
@@ -10,23 +10,21 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
+from conformance.cases.claimed import Claimed
 from conformance.cases.plans import derive
+from conformance.cases.values import FORMAT_OF
 from conformance.clauses import BY_ID, WIDER
 from conformance.judging.checks import number
-from conformance.observer.observation import text_of
-from conformance.observer.state import Settings
-from conformance.observer.tensors import to_numpy
+from conformance.judging.evidence import BadEvidence, Evidence
+from conformance.judging.observer import Given, Observer, Raised
+from conformance.judging.seen import Seen
 from reference import mse
 from reference.bounds import slack
-from reference.formats import Floats
-
-if TYPE_CHECKING:
-    from targets import Target
+from reference.formats import Floats, Format, round_nearest
 
 T = TypeVar("T")
 Messages = Iterator[str]
@@ -37,18 +35,30 @@ _EIGHTHS = np.array([sign * n / 8 for sign in (-1, 1) for n in range(1, 33)])
 _POWERS = np.array([sign * 2.0**exponent for exponent in range(-2, 3) for sign in (-1, 1)])
 
 
-class Unavailable(Exception):
-    """An experiment that cannot run here; the message says what is missing."""
-
-
 @dataclass(frozen=True)
 class Bench:
-    """One target, one dtype, one device, one seed."""
+    """One target, behind its observer, one dtype, one seed.
 
-    target: Target
+    ``announced``: what a call is called where it ends the observer.
+    """
+
+    observer: Observer
     dtype: str
-    device: str
     seed: int
+    announced: str = ""
+
+    @property
+    def target(self) -> Claimed:
+        """What the target claims."""
+        return self.observer.claimed
+
+    @property
+    def device(self) -> str:
+        return self.observer.device
+
+    @property
+    def fmt(self) -> Format:
+        return FORMAT_OF[self.dtype]
 
     @property
     def reductions(self) -> tuple[str, ...]:
@@ -57,25 +67,40 @@ class Bench:
     def claims(self, *names: str) -> bool:
         return self.target.claims.issuperset(names)
 
-    def tensor(self, shape: Shape, index: int, dtype: str | None = None) -> torch.Tensor:
+    def tensor(self, shape: Shape, index: int, dtype: str | None = None) -> Given:
         """The ``index``-th random tensor of this experiment: magnitudes from 1/4 to 8."""
         bits = self.bits(shape, "tensor", index)
         # The lowest bits give the sign and the exponent, the highest the significand.
         values = (1 + (bits >> 11) * 2.0**-53) * _POWERS[bits % 10]
-        return torch.tensor(values, device=self.device).to(getattr(torch, dtype or self.dtype))
+        kind = dtype or self.dtype
+        return Given(round_nearest(values, FORMAT_OF[kind]), kind)
+
+    def rows(self, shape: Shape, indices: Iterable[int]) -> Given:
+        """Some of these tensors as one, which a protocol takes apart."""
+        return Given(np.stack([self.tensor(shape, k).values for k in indices]), self.dtype)
 
     def bits(self, shape: Shape, *place: object) -> Any:
         """Random numbers of 64 bits, in an array."""
         generator = np.random.PCG64(derive(self.seed, *place))
         return np.asarray(generator.random_raw(math.prod(shape))).reshape(shape)
 
-    def made(self, values: Floats, *, needs: bool = False) -> torch.Tensor:
+    def made(self, values: Floats, *, needs: bool = False) -> Given:
         """A tensor with these values, which the dtype holds; a leaf if it needs a gradient."""
-        dtype = getattr(torch, self.dtype)
-        return torch.tensor(values, dtype=dtype, device=self.device).requires_grad_(needs)
+        return Given(np.asarray(values, np.float64), self.dtype, needs)
 
-    def loss(self, x: torch.Tensor, y: torch.Tensor, reduction: str) -> Any:
-        return self.target.loss(x, y, reduction=reduction)
+    def ask(self, protocol: str, /, **named: Any) -> Evidence:
+        """What a protocol of ``observer/protocols`` sees: ``family.function``.
+
+        Tensors (:class:`Given`) and settings (plain data) by the names of its parameters. Raises
+        Raised where it raised, Unavailable where it cannot run here.
+        """
+        given = {name: value for name, value in named.items() if isinstance(value, Given)}
+        settings = {name: value for name, value in named.items() if name not in given}
+        return self.observer.ask(protocol, given, settings, self.announced)
+
+    def loss(self, x: Given, y: Given, reduction: Any) -> Any:
+        """What one call gives: a tensor, where it is one."""
+        return self.ask("plain.loss", x=x, y=y, reduction=reduction)["result"]
 
 
 EXPERIMENTS: dict[str, Callable[[Bench], Messages]] = {}
@@ -96,19 +121,17 @@ def experiment(
 
 
 def run_experiment(clause: str, bench: Bench) -> tuple[list[str], str | None]:
-    """The first deviation that the experiment of ``clause`` meets, and what it raised, as text.
+    """The first deviation that the experiment of ``clause`` meets, and what the target raised.
 
-    Raises Unavailable where it cannot run here.
+    Raises Unavailable where it cannot run here, Lost where a call ended the observer, and
+    BadEvidence where that did not answer in the form that was asked for.
     """
-    settings = Settings.now()
     try:
         return list(itertools.islice(EXPERIMENTS[clause](bench), 1)), None
-    except (KeyboardInterrupt, Unavailable):
-        raise
-    except BaseException as error:
-        return [], text_of(error)
-    finally:
-        settings.changes()
+    except Raised as raised:
+        return [], str(raised)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:  # its parts do not fit
+        raise BadEvidence(f"its parts do not fit: {type(error).__name__}: {error}") from error
 
 
 def deviation(
@@ -118,15 +141,15 @@ def deviation(
 
     ``value`` and ``magnitude``: arrays of the shape that ``got`` must have.
     """
-    dtype, shape = getattr(torch, bench.dtype), np.shape(value)
-    if not isinstance(got, torch.Tensor):
+    shape = np.shape(value)
+    if not isinstance(got, Seen):
         yield f"{what} is {brief(got)}, not a tensor"
-    elif got.dtype != dtype or got.shape != shape:
+    elif got.dtype != bench.dtype or got.values.shape != shape:
         yield f"{what} is {brief(got)}, not {bench.dtype}{list(shape)}"
     else:
-        u = torch.finfo(dtype).eps / 2
-        wide = slack(u, min(u, 2.0**-24), smallest(dtype), magnitude, terms)
-        low, high, seen = value - wide, value + wide, to_numpy(got)
+        fmt, seen = bench.fmt, got.values
+        wide = slack(fmt.u, fmt.accumulator.u, fmt.eta, magnitude, terms)
+        low, high = value - wide, value + wide
         wrong = np.argwhere(~((low <= seen) & (seen <= high)))
         if len(wrong):
             at = tuple(int(i) for i in wrong[0])
@@ -138,11 +161,12 @@ def deviation(
 
 
 def deviation_of_loss(
-    bench: Bench, what: str, got: Any, x: torch.Tensor, y: torch.Tensor, reduction: str
+    bench: Bench, what: str, got: Any, x: Given, y: Given, reduction: str
 ) -> Messages:
-    """A message where ``got`` is not the loss of ``x`` and ``y``, of one shape."""
-    exact = np.asarray(mse.loss(to_numpy(x), to_numpy(y), reduction))
-    yield from deviation(bench, what, got, exact, exact, x.numel())
+    """A message where ``got`` is not the loss of ``x`` and ``y``."""
+    d = x.values - y.values
+    exact = np.asarray(mse.loss(x.values, y.values, reduction))
+    yield from deviation(bench, what, got, exact, exact, d.size)
 
 
 def deviation_of_both(
@@ -196,41 +220,43 @@ def eighths(bench: Bench, shape: Shape, index: int) -> Floats:
     return np.asarray(_EIGHTHS[bench.bits(shape, "eighths", index) & 63])
 
 
-def gradients(result: torch.Tensor, *operands: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The gradient of the sum of ``result`` for each operand that needs one."""
-    needing = [t for t in operands if t.requires_grad]
-    return torch.autograd.grad(result, needing, torch.ones_like(result))
+def several(seen: Evidence, name: str, count: int) -> list[Any]:
+    """A list of so many; raises BadEvidence where it is another one."""
+    found = seen.listed(name)
+    if len(found) != count:
+        raise BadEvidence(f"the observer's answer has {len(found)} of {count} in {name!r}")
+    return found
 
 
-def close(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype | None = None) -> bool:
+def close(a: Any, b: Any, dtype: str | None = None) -> bool:
     """Equal but for a few roundings, to ``dtype`` or their own, by which two calls may differ.
 
     Only a target that claims ``deterministic`` must give the same bits (``determinism.repeat``).
     """
-    if a.dtype != b.dtype or a.shape != b.shape:
+    if not (isinstance(a, Seen) and isinstance(b, Seen)) or a.dtype != b.dtype:
         return False
-    if torch.equal(a, b):  # as nearly always, and in a tenth of the time
+    fmt = FORMAT_OF.get(dtype or a.dtype)
+    if fmt is None or a.values.shape != b.values.shape:
+        return same_bits(a, b)
+    if np.array_equal(a.values, b.values):  # as nearly always, and in a tenth of the time
         return True
-    rounded = dtype or a.dtype
-    few, least = 16 * torch.finfo(rounded).eps, smallest(rounded)
-    return torch.allclose(a.double(), b.double(), rtol=few, atol=least, equal_nan=True)
+    few = 32 * fmt.u  # 16 times the distance from 1 to the next number
+    with np.errstate(all="ignore"):
+        return np.allclose(a.values, b.values, rtol=few, atol=fmt.eta, equal_nan=True)
 
 
-def smallest(dtype: torch.dtype) -> float:
-    """η, the smallest subnormal number: below the normal ones a rounding is off by up to half."""
-    return torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps
-
-
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+def same_bits(a: Any, b: Any) -> bool:
     """Equal dtype, shape and elements; NaN equals NaN, and the sign of zero is free."""
-    return a.dtype == b.dtype and torch.equal(a.detach().nan_to_num(7), b.detach().nan_to_num(7))
+    if not (isinstance(a, Seen) and isinstance(b, Seen)) or a.dtype != b.dtype:
+        return False
+    return np.array_equal(a.values, b.values, equal_nan=True)
 
 
 def brief(value: Any) -> str:
     """A value in a few words, for messages."""
-    if not isinstance(value, torch.Tensor):
-        return str(value) if not callable(value) else getattr(value, "__qualname__", repr(value))
-    kind = str(value.dtype).removeprefix("torch.")
-    if value.numel() == 1 and not value.is_complex() and value.device.type != "meta":
-        return f"{kind} {number(float(value))}"
-    return f"{kind}{list(value.shape)}"
+    if isinstance(value, Seen):
+        if value.values.size == 1 and value.device != "meta":
+            return f"{value.dtype} {number(float(value.values.reshape(())))}"
+        return f"{value.dtype}{list(value.values.shape)}"
+    shape = getattr(value, "shape", None)
+    return str(value) if shape is None else f"{value.dtype}{list(shape)}"

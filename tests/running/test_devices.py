@@ -1,7 +1,8 @@
-"""Devices, memory and the black box, as far as they can be tested without a GPU."""
+"""Devices and memory, as far as they can be tested without a GPU."""
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from conformance.cases.plans import Shard
 from conformance.cases.profiles import PROFILES
-from conformance.observer import devices
-from conformance.observer.devices import DeviceLost, check_alive, own_gpu
-from conformance.running import memory
-from conformance.running.box import BlackBox
-from conformance.running.shards import Session, run_shard
+from conformance.observer.devices import DeviceLost, check_alive
+from conformance.pytest.reaching import opened
+from conformance.running import gpus, memory
+from conformance.running.gpus import own_gpu
+from conformance.running.hosting import Hosting
+from conformance.running.inprocess import judged
+from conformance.running.session import run_shard
+from conformance.running.shards import Shard
 from conformance.running.supervisor import Run
 from targets import Target
+from tests.sessions import session_on
 
 
 @pytest.mark.parametrize(
@@ -33,17 +37,17 @@ from targets import Target
 def test_each_worker_has_another_gpu_of_those_the_caller_sees_first(
     worker: int, visible: str, expected: str
 ) -> None:
-    assert own_gpu(worker, "cuda", {devices.VISIBLE: visible}) == {devices.VISIBLE: expected}
+    assert own_gpu(worker, "cuda", {gpus.VISIBLE: visible}) == {gpus.VISIBLE: expected}
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "0", "MIG-1"])
 def test_with_one_gpu_or_none_nothing_is_changed(visible: str) -> None:
-    assert own_gpu(1, "cuda", {devices.VISIBLE: visible}) == {}
+    assert own_gpu(1, "cuda", {gpus.VISIBLE: visible}) == {}
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:1"])
 def test_a_device_that_is_named_is_left_to_the_caller(device: str) -> None:
-    assert own_gpu(1, device, {devices.VISIBLE: "0,1"}) == {}
+    assert own_gpu(1, device, {gpus.VISIBLE: "0,1"}) == {}
 
 
 def test_where_the_caller_says_nothing_the_installed_gpus_are_asked_for(
@@ -54,7 +58,7 @@ def test_where_the_caller_says_nothing_the_installed_gpus_are_asked_for(
         return subprocess.CompletedProcess(command, 0, "GPU-a\nGPU-b\n")
 
     monkeypatch.setattr(subprocess, "run", found)
-    assert own_gpu(1, "cuda", {}) == {devices.VISIBLE: "GPU-b,GPU-a"}
+    assert own_gpu(1, "cuda", {}) == {gpus.VISIBLE: "GPU-b,GPU-a"}
 
 
 def test_without_a_driver_there_is_nothing_to_share_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,14 +96,14 @@ def test_an_error_that_stays_is_a_lost_device(monkeypatch: pytest.MonkeyPatch) -
 
 LOST = """
 import torch
-from conformance.running import shards
+from conformance.observer import desk
 
 def lost(device):
     if wild:
-        raise shards.DeviceLost("left cuda unusable: CUDA error: misaligned address")
+        raise desk.DeviceLost("left cuda unusable: CUDA error: misaligned address")
 
 wild = False
-shards.check_alive = lost
+desk.check_alive = lost
 
 def loss(x, y, reduction="mean"):
     global wild
@@ -113,14 +117,10 @@ def test_a_lost_device_is_a_crash_with_its_case_and_the_rest_is_judged_in_a_fres
 ) -> None:
     """Once a wild pointer was read, no later call in that process can succeed."""
     (tmp_path / "mine.py").write_text(LOST)
-    setting = {
-        "target": f"{tmp_path / 'mine.py'}:loss",
-        "device": "cpu",
-        "profile": "quick",
-        "seed": 0,
-        "clause": "value.*",
-    }
-    verdict = Run(setting, 1, 20.0).verdict(started=lambda *names: None)
+    setting = {"device": "cpu", "profile": "quick", "seed": 0, "clause": "value.*"}
+    verdict = Run(setting, 1, Hosting(f"{tmp_path / 'mine.py'}:loss")).verdict(
+        started=lambda *names: None
+    )
     crashes = [row for row in verdict["clauses"] if row["status"] == "crash"]
     assert crashes
     assert not verdict["conforms"]
@@ -133,31 +133,15 @@ def test_a_lost_device_is_a_crash_with_its_case_and_the_rest_is_judged_in_a_fres
     assert {row["status"] for row in verdict["clauses"]} >= {"pass", "crash"}
 
 
-def test_without_a_box_a_lost_device_ends_the_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conformance.running.shards.check_alive", check_lost)
-    session = Session(Target("mine", torch.nn.functional.mse_loss), "cpu", 0)
+def test_without_a_wall_a_lost_device_ends_the_judgement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("conformance.observer.desk.check_alive", check_lost)
+    session = session_on(Target("mine", torch.nn.functional.mse_loss))
     with pytest.raises(DeviceLost):
         run_shard(session, Shard("examples", 0), PROFILES["quick"])
 
 
 def check_lost(device: str) -> None:
     raise DeviceLost("left it")
-
-
-def test_a_box_keeps_the_call_and_the_reason(tmp_path: Path) -> None:
-    box = BlackBox(tmp_path / "a.box")
-    box.enter("the case")
-    box.fail("lost")
-    other = BlackBox(tmp_path / "a.box")
-    assert other.read()[1] == "the case"
-    assert other.reason() == "lost"
-    box.enter("another")
-    assert (other.read()[1], other.reason()) == ("another", "")
-    assert other.ended() == 0
-    box.leave()
-    assert (other.read(), other.reason()) == ((0.0, ""), "")
-    box.enter("a third")
-    assert other.ended() == 1
 
 
 GREEDY = """
@@ -179,14 +163,8 @@ def test_a_call_that_allocates_without_end_is_ended_and_the_rest_is_judged(
     real = memory.resident
     monkeypatch.setattr(memory, "exhausted_by", lambda pid: real(pid) > 2**30)
     (tmp_path / "mine.py").write_text(GREEDY)
-    setting = {
-        "target": f"{tmp_path / 'mine.py'}:loss",
-        "device": "cpu",
-        "profile": "quick",
-        "seed": 0,
-        "clause": "value.*",
-    }
-    verdict = Run(setting, 1, 60.0).verdict(started=lambda *names: None)
+    with contextlib.closing(opened(Hosting(f"{tmp_path / 'mine.py'}:loss", limit=60.0))) as mine:
+        verdict = judged(mine, "quick", 0, clauses="value.*").to_json()
     crashes = [row for row in verdict["clauses"] if row["status"] == "crash"]
     assert {row["counterexample"]["message"] for row in crashes} == {
         "the call was ended: it left the machine almost no memory"

@@ -9,29 +9,37 @@ import pytest
 import torch
 from torch import Tensor
 
-from conformance.cases.plans import experiment_shards, experiments_of, plan
 from conformance.cases.profiles import PROFILES
-from conformance.judging.merging import conclude, merged
-from conformance.observer.observation import text_of
-from conformance.observer.protocols import EXPERIMENTS, Bench, Unavailable, modes
-from conformance.observer.protocols.bench import LARGE, Messages, run_experiment, shared_out
-from conformance.observer.protocols.determinism import PATIENCE
-from conformance.running.shards import Session, run_shard, settled
-from conformance.verdict.verdict import BLOCKED, Verdict
+from conformance.clauses import BLOCKED
+from conformance.judging.experiments import EXPERIMENTS, Bench, modes, run_experiment
+from conformance.judging.experiments.bench import LARGE, Messages, shared_out
+from conformance.judging.experiments.determinism import PATIENCE
+from conformance.judging.findings import merged
+from conformance.judging.observer import Raised, Unavailable
+from conformance.observer.protocols.kit import text_of
+from conformance.running.concluding import conclude
+from conformance.running.observers import InProcess
+from conformance.running.session import run_shard
+from conformance.running.shards import experiment_shards, experiments_of, plan
+from conformance.verdict.verdict import Verdict
 from targets import Target
 from targets.builtin import BUILTIN
 from tests.mutants import MUTANTS
 from tests.mutants.mutant import right
 from tests.right import RIGHT
+from tests.sessions import session_on
+
+
+def bench_on(target: Target, dtype: str = "float32", seed: int = 0) -> Bench:
+    return Bench(InProcess(target, "cpu"), dtype, seed)
 
 
 def verdict_of(target: Target, clause: str) -> Verdict:
-    session, profile = Session(target, "cpu", 0, selected=clause), PROFILES["quick"]
-    shards = [s for s in plan(target, profile) if s.phase in ("experiments", "examples")]
+    session, profile = session_on(target, selected=clause), PROFILES["quick"]
+    planned = plan(session.target, profile)
+    shards = [s for s in planned if s.phase in ("experiments", "examples")]
     total = merged(run_shard(session, shard, profile) for shard in shards)
-    return conclude(
-        target, total, device="cpu", profile="quick", seed=0, duration_s=0.0, selected=clause
-    )
+    return conclude(session, total, profile="quick", duration_s=0.0)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +67,7 @@ def test_an_exception_is_told_with_its_reason(message: str, told: str) -> None:
 )
 def test_a_right_loss_is_right_with_awkward_seeds(name: str, clause: str, seed: int) -> None:
     target = {t.name: t for t in (*RIGHT, BUILTIN)}[name]
-    with settled():
-        assert run_experiment(clause, Bench(target, "float16", "cpu", seed)) == ([], None)
+    assert run_experiment(clause, bench_on(target, "float16", seed)) == ([], None)
 
 
 def test_what_a_wrong_plain_gradient_blocks_is_not_judged_and_not_missing() -> None:
@@ -109,7 +116,7 @@ def test_a_loop_in_python_is_not_called_for_minutes_by_threads() -> None:
             time.sleep(2 * PATIENCE)
         return right(x, y, reduction)
 
-    bench = Bench(Target("slow", slow, frozenset({"target_gradient"})), "float32", "cpu", 0)
+    bench = bench_on(Target("slow", slow, frozenset({"target_gradient"})))
     assert run_experiment("determinism.concurrent", bench) == ([], None)
     assert len(large) == 1
 
@@ -121,13 +128,12 @@ def test_a_right_loss_passes_every_row_of_an_experiment() -> None:
 
 def test_a_loss_that_does_not_run_compiled_is_told_though_its_numbers_are_right() -> None:
     target = Target("loss", torch.compiler.disable(right), dtypes=("float32",))
-    bench = Bench(target, "float32", "cpu", 0)
-    with pytest.raises(Exception, match="disable"):  # fullgraph: it may not run eagerly
-        list(modes._compiled(bench, "aot_eager", (5,), dynamic=False))
+    with pytest.raises(Raised, match="disable"):  # fullgraph: it may not run eagerly
+        list(modes._compiled(bench_on(target), "aot_eager", (5,), dynamic=False))
 
 
 def test_each_shard_of_experiments_stands_for_itself() -> None:
-    session, profile = Session(BUILTIN, "cpu", 0, selected="value.default"), PROFILES["quick"]
+    session, profile = session_on(BUILTIN, selected="value.default"), PROFILES["quick"]
     for shard in experiment_shards("quick"):
         here = {"value.default"} & {clause.id for clause in experiments_of(shard)}
         assert {clause for clause, _ in run_shard(session, shard, profile).tally} == here
@@ -138,7 +144,7 @@ def test_dtypes_take_turns_and_each_meets_every_reduction(number: int) -> None:
     dtypes = ("float32", "float16", "bfloat16", "float64")[:number]
     target = Target("loss", right, dtypes=dtypes)
     every = [(k, reduction) for k in range(12) for reduction in target.reductions]
-    parts = [list(shared_out(Bench(target, dtype, "cpu", 0), range(12))) for dtype in dtypes]
+    parts = [list(shared_out(bench_on(target, dtype), range(12))) for dtype in dtypes]
     assert sorted(pair for part in parts for pair in part) == sorted(every)
     for part in parts:
         assert {reduction for _, reduction in part} == set(target.reductions)
@@ -152,5 +158,4 @@ WRITTEN_TO = [m.target for m in MUTANTS if m.target.name in WRITERS]
 @pytest.mark.parametrize("clause", ["dtypes.unsupported", "value.default"])
 def test_operands_that_a_call_wrote_to_mislead_no_experiment(target: Target, clause: str) -> None:
     """Only ``purity`` speaks of it: what is compared with must not be what the call left."""
-    with settled():
-        assert run_experiment(clause, Bench(target, "float32", "cpu", 0)) == ([], None)
+    assert run_experiment(clause, bench_on(target)) == ([], None)

@@ -16,7 +16,7 @@ from conformance.judging.measures import layout_family, path
 
 
 @dataclass
-class Observer:
+class CaseLog:
     """Writes down every case of a target. ``run_start``: a Unix time, the same for all of a run."""
 
     target: str

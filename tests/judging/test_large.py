@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from conformance.clauses import BY_ID
-from conformance.observer.protocols import Bench, Unavailable, large
+from conformance.judging.experiments import Bench, large
+from conformance.judging.observer import Unavailable
+from conformance.running.observers import InProcess
 from reference.mse import REDUCTIONS
 from targets import Target
 from targets.builtin import BUILTIN
@@ -19,8 +21,8 @@ from tests.mutants.mutant import right
 SHAPE = (129, 65)
 
 
-def as_it_is(t: Tensor) -> Tensor:
-    return t
+def bench_on(target: Target, dtype: str) -> Bench:
+    return Bench(InProcess(target, "cpu"), dtype, 0)
 
 
 def last_row_lost(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -32,10 +34,10 @@ def last_row_lost(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
 
 
 def messages(target: Target, dtype: str) -> Iterator[tuple[str, list[str]]]:
-    bench = Bench(target, dtype, "cpu", 0)
-    for copy, reduction in itertools.product((Tensor.contiguous, as_it_is), target.reductions):
-        yield "value", list(large._value(bench, SHAPE, copy, [reduction]))
-        yield "gradient", list(large._gradient(bench, SHAPE, copy, reduction))
+    bench = bench_on(target, dtype)
+    for dense, reduction in itertools.product((True, False), target.reductions):
+        yield "value", list(large._value(bench, SHAPE, dense, [reduction]))
+        yield "gradient", list(large._gradient(bench, SHAPE, dense, reduction))
 
 
 # float16 has no range for such a sum, nor for the gradient of such a mean.
@@ -53,14 +55,13 @@ def test_a_lost_row_shows_and_nothing_else_does(dtype: str, reduction: str) -> N
 def test_a_sum_that_the_dtype_cannot_hold_is_not_asked_for() -> None:
     target = Target("loss", right, reductions=("sum",))
     with pytest.raises(Unavailable, match="no range"):
-        list(large._value_large(Bench(target, "float16", "cpu", 0)))
+        list(large._value_large(bench_on(target, "float16")))
 
 
 def test_memory_is_asked_for_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(large, "_free_memory", lambda device: 2**30)
-    bench = Bench(BUILTIN, "bfloat16", "cpu", 0)
+    monkeypatch.setattr("conformance.observer.protocols.large._available", lambda: 2**30)
     with pytest.raises(Unavailable, match="16 GiB of memory are needed, 1 GiB are free"):
-        list(large._value_wide_index(bench))
+        list(large._value_wide_index(bench_on(BUILTIN, "bfloat16")))
 
 
 def test_the_shapes_end_beyond_what_an_index_holds() -> None:

@@ -1,0 +1,72 @@
+"""Experiments on broadcasting: what must raise, and what should warn."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from conformance.clauses import WIDER
+from conformance.judging.experiments.bench import (
+    DRIFTING,
+    Bench,
+    Messages,
+    brief,
+    deviation,
+    experiment,
+)
+from reference.formats import round_nearest
+
+
+@experiment("broadcasting.error")
+def _error(bench: Bench) -> Messages:
+    pairs = [((3,), (4,)), ((2, 3), (3, 2)), ((6,), (2, 3)), ((2, 3), (2, 1, 2))]
+    if bench.claims("empty"):
+        pairs += [((0,), (2,)), ((0, 3), (0, 4))]
+    names = list(bench.reductions)
+    for x, y in pairs:
+        a, b = bench.tensor(x, 1), bench.tensor(y, 2)
+        seen = [
+            bench.ask("plain.attempts", x=a.leaf(needs), y=b, reductions=names)
+            for needs in (False, True)
+        ]
+        for reduction, attempts in itertools.product(names, seen):
+            attempt = attempts.items_of(reduction)
+            if "got" in attempt:
+                text = f"shapes {x} and {y} ({reduction}) gave {brief(attempt['got'])}"
+                yield f"{text} instead of an error"
+
+
+@experiment("broadcasting.warning")
+def _warning(bench: Bench) -> Messages:
+    x, y = bench.tensor((4, 3), 1), bench.tensor((3,), 2)
+    seen = bench.ask("broadcasting.warned", x=x, y=y, reduction=bench.reductions[0])
+    if not seen.listed("messages"):
+        yield "sizes (4, 3) and (3,) gave no UserWarning"
+
+
+@experiment("broadcasting.gradient")
+def _gradient(bench: Bench) -> Messages:
+    """A row for many: one large term, and thousands that are each lost beside it in its format."""
+    reduction = next((r for r in ("sum", "none") if r in bench.reductions), "mean")
+    n = 5 if reduction == "mean" else 3001  # each term of a mean of so many halves would underflow
+    rows = np.full((n, 2), bench.fmt.u / 32)
+    rows[0] = 1
+    x = bench.made(np.zeros(2), needs=True)
+    got = bench.ask("plain.trained", x=x, y=bench.made(rows), reduction=reduction)["gradient"]
+    exact = -2 * rows.sum(axis=0) / (rows.size if reduction == "mean" else 1)
+    text = f"the gradient of an input of (2,) beside {rows.shape} ({reduction})"
+    yield from deviation(bench, text, got, exact, abs(exact), len(rows))
+    if bench.dtype in WIDER:
+        yield from _of_many_rows(bench, reduction)
+
+
+def _of_many_rows(bench: Bench, reduction: str) -> Messages:
+    """Halves have no range for the sum of so many."""
+    n = DRIFTING
+    row = bench.made(round_nearest(np.full(2, 0.1), bench.fmt))
+    x = bench.made(np.zeros(2), needs=True)
+    seen = bench.ask("broadcasting.many_rows", x=x, row=row, rows=n, reduction=reduction)
+    exact = -2 * n * row.values / (2 * n if reduction == "mean" else 1)
+    text = f"the gradient of an input of (2,) beside ({n}, 2) ({reduction})"
+    yield from deviation(bench, text, seen["gradient"], exact, abs(exact), n)

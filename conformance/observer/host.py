@@ -1,0 +1,125 @@
+"""The process beside a target: it answers requests until there are none.
+
+``python -m conformance.observer.host OPTIONS``: a JSON object with the numbers of three file
+descriptors, ``requests``, ``answers`` and ``arena``; ``target`` and ``device``; and ``paths``,
+where modules are looked for first. Requests and answers are lines of JSON; an answer has the
+``turn`` of its request. The first request opens the target: its answer tells what it ``claimed``
+and its ``environment``, or an ``error`` for users, with an exit ``status``.
+
+It needs torch and the standard library, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+LOST_DEVICE = 86  # the exit status of a process whose device is lost
+_PR_SET_PDEATHSIG, _SIGKILL = 1, 9  # linux/prctl.h
+
+
+def main() -> int:
+    _offer_to_the_system()
+    _end_with_parent()
+    options = json.loads(sys.argv[1])
+    requests = os.fdopen(options["requests"], encoding="utf-8")
+    sys.path[:0] = options["paths"]
+    # It takes seconds, in which another observer may open the target.
+    gc.disable()  # some 345,000 objects, which all stay: nothing to collect, now or later
+    missing = _import_torch()
+    gc.freeze()
+    gc.enable()
+    if missing:
+        turn = json.loads(requests.readline())["turn"]
+        _reply(options["answers"], {"error": missing, "status": 2, "turn": turn})
+        return 2
+    from conformance.observer.devices import DeviceLost
+
+    desk = None
+    for line in requests:
+        request = json.loads(line)
+        if desk is None:
+            desk, answer = _opened(options)
+        else:
+            try:
+                answer = desk.answer(request)
+            except DeviceLost:
+                return LOST_DEVICE  # nothing else can be found out in this process
+        _reply(options["answers"], answer | {"turn": request["turn"]})
+        if desk is None:
+            return 0
+    return 0
+
+
+def _reply(descriptor: int, answer: dict[str, Any]) -> None:
+    data = (json.dumps(answer) + "\n").encode()
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _opened(options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The desk, or None, and what to say first."""
+    from conformance.cases.arena import Arena
+    from conformance.observer.description import described, environment, make_ready
+    from conformance.observer.desk import Desk
+    from conformance.observer.devices import DeviceUnavailable
+    from targets import TargetError, resolve
+
+    try:
+        target = resolve(options["target"])
+        path = options["target"].rpartition(":")[0]
+        if path.endswith(".py"):  # for imports inside functions
+            sys.path.append(str(Path(path).resolve().parent))
+        make_ready(target, options["device"])
+    except (TargetError, DeviceUnavailable) as error:
+        return None, {"error": str(error), "status": error.status}
+    desk = Desk(target, options["device"], Arena(options["arena"]))
+    return desk, {"claimed": described(target), "environment": environment()}
+
+
+def _import_torch() -> str:
+    """With SymPy, which the first gradient imports. What is wrong, where it cannot be had."""
+    try:
+        import torch
+    except ImportError as error:
+        return f"{sys.executable} cannot import torch: {error}"
+    x = torch.ones((), requires_grad=True)
+    torch.autograd.grad(x, x, torch.ones(()))
+    return ""
+
+
+def _offer_to_the_system() -> None:
+    """Where memory runs out, this process is to be ended, and not the one that judges it."""
+    with contextlib.suppress(OSError):  # another system, which has no such file
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def _end_with_parent() -> None:
+    """Where the judge has been killed, nobody is left to limit a call's time.
+
+    Linux ends this process whatever it is doing; a thread could not while a call holds the
+    interpreter's lock.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

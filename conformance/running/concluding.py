@@ -1,0 +1,121 @@
+"""From what the shards of a run found to its verdict; in which order they came plays no part."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import numpy
+
+from conformance.cases.case import FLOAT_DTYPES
+from conformance.clauses import CLAUSES, Clause
+from conformance.judging.findings import Finding, Row, ShardResult
+from conformance.judging.measures import accuracy_rows, coverage_rows
+from conformance.judging.permitted_shown import shown
+from conformance.report.scripts import script
+from conformance.running.session import Session
+from conformance.verdict.verdict import ClauseResult, Verdict, now, revision
+from conformance.verdict.waivers import Rechecked, applied, today
+
+
+def conclude(
+    session: Session,
+    total: ShardResult,
+    *,
+    profile: str,
+    duration_s: float,
+    ended: bool = True,
+    interrupted: bool = False,
+    rechecked: Sequence[Rechecked] = (),
+) -> Verdict:
+    """The verdict: a row for each selected clause, for each dtype it speaks of.
+
+    ``rechecked``: the waivers of this target, whose cases have run again.
+    """
+    target, device = session.target, session.device
+    written: set[str] = set()
+
+    def show(finding: Finding) -> str:
+        """The script; of an experiment, which is long, for the first dtype alone."""
+        if finding.case is None and finding.status != "unavailable":
+            if finding.clause in written:
+                return ""
+            written.add(finding.clause)
+        return script(target, finding, shown(finding), device, session.seed)
+
+    rows = [
+        _row(session, clause, dtype, profile, total, show)
+        for clause in CLAUSES
+        if session.wants(clause.id) and clause.is_about(device)
+        for dtype in FLOAT_DTYPES
+        if dtype in clause.dtypes_for(target) or (clause.id, dtype) in total.findings
+    ]
+    return Verdict(
+        target=target.name,
+        device=device,
+        profile=profile,
+        seed=session.seed,
+        clauses=applied(rows, rechecked, today()),
+        examples=total.cases,
+        duration_s=duration_s,
+        cases=total.digest,
+        fingerprint=target.fingerprint,
+        source=target.source,
+        selected=session.selected,
+        ended=ended and not total.gave_up,
+        interrupted=interrupted,
+        accuracy=accuracy_rows(total.accuracy),
+        coverage=coverage_rows(total.coverage),
+        environment=_environment(session.observer.environment),
+        commit=revision(),
+        created=now(),
+    )
+
+
+def _environment(beside_the_target: dict[str, str]) -> dict[str, str]:
+    """With the NumPy that computes what is permitted; and its Python, where that is another one."""
+    found = beside_the_target | {"numpy": numpy.__version__}
+    own = platform.python_version()
+    return found if found.get("python") == own else found | {"judge": f"python {own}"}
+
+
+def _row(
+    session: Session,
+    clause: Clause,
+    dtype: str,
+    profile: str,
+    total: ShardResult,
+    show: Callable[[Finding], str],
+) -> ClauseResult:
+    row: Row = (clause.id, dtype)
+    finding, examples = total.findings.get(row), total.tally.get(row, 0)
+    if finding is not None:
+        return ClauseResult(
+            clause.id,
+            clause.level,
+            finding.status,
+            dtype,
+            examples if finding.status == "unavailable" else max(examples, 1),
+            message=finding.message,
+            case=finding.case.to_json() if finding.case else None,
+            script=show(finding),
+            where=finding.where.to_json() if finding.where else None,
+            self_reported=clause.self_reported,
+            cause=asdict(finding.cause) if finding.cause else None,
+        )
+    if examples:
+        worst = total.worst.get(row)
+        return ClauseResult(
+            clause.id,
+            clause.level,
+            "pass",
+            dtype,
+            examples,
+            worst=worst[0] if worst else None,
+            case=worst[1].to_json() if worst else None,
+            self_reported=clause.self_reported,
+        )
+    status = "unavailable" if clause.runs_in(profile) else "not_in_profile"
+    status = status if clause.applies(session.target, dtype) else "unclaimed"
+    return ClauseResult(clause.id, clause.level, status, dtype, self_reported=clause.self_reported)

@@ -1,0 +1,250 @@
+"""Observers, and how they are reached: in a process of their own, or in this one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from conformance.cases.arena import Arena
+from conformance.cases.claimed import Claimed
+from conformance.clauses import BY_ID
+from conformance.judging.evidence import BadEvidence
+from conformance.judging.findings import EXPERIMENT
+from conformance.judging.observer import Json, Lost, Observer
+from conformance.running import memory
+from conformance.running.hosting import Hosting, Refused, Started, ready, start
+
+START_LIMIT = 300.0  # seconds to import torch and the target
+FIRST_CALL = 3  # times the limit for an observer's first call, which may have to compile something
+POLL = 0.1  # seconds between two looks: a process can fill some 0.5 GiB meanwhile
+LONGEST = 1 << 24  # bytes of an answer: tensors lie in the arena
+# An experiment is several calls; those of later profiles compile, or move gigabytes.
+SHARES = {"quick": 2, "default": 4, "release": 30}
+
+
+class Interrupted(Exception):
+    """Whoever judges was told to stop."""
+
+
+class InProcess(Observer):
+    """In this process, for convenience and debugging: there is no wall. It ends with the target."""
+
+    def __init__(self, target: Any, device: str) -> None:
+        from conformance.observer.description import described, environment
+        from conformance.observer.desk import Desk
+
+        self.arena, self.device = Arena.new(), device
+        self.claimed = Claimed.from_json(described(target))
+        self.environment = environment()
+        self._desk = Desk(target, device, self.arena)
+
+    @classmethod
+    def of(cls, spec: Any, device: str) -> InProcess:
+        """Of whatever :func:`targets.resolve` takes. Raises TargetError and DeviceUnavailable."""
+        from conformance.observer.description import make_ready
+        from targets import resolve
+
+        target = resolve(spec)
+        make_ready(target, device)
+        return cls(target, device)
+
+    def exchange(self, request: Json, calls: Sequence[str]) -> Json:
+        return self._desk.answer(request)
+
+    def close(self) -> None:
+        pass
+
+
+class Process(Observer):
+    """In a process of its own, started anew where a call ended it."""
+
+    def __init__(
+        self, hosting: Hosting, arena: Arena | None = None, started: Started | None = None
+    ) -> None:
+        """``started``: its process, with that ``arena``, where there is one already."""
+        self.hosting, self.device = hosting, hosting.device
+        self.arena = arena or Arena.new()
+        self.deadline: float | None = None  # time.monotonic(): no call goes on for longer
+        self.stopped: Callable[[], bool] = lambda: False
+        self._patience = FIRST_CALL
+        self._turn, self._left = 0, b""
+        self._started: Started | None = started or start(hosting, self.arena)
+
+    def open(self) -> None:
+        """Import the target: ``claimed`` then tells of it. Raises Refused."""
+        try:
+            self._send({"do": "open"}, START_LIMIT)
+            hello = self._receive([], START_LIMIT)
+            if "error" in hello:
+                self.close()
+                raise Refused(str(hello["error"]), 3 if hello.get("status") == 3 else 2)
+            self.claimed = Claimed.from_json(hello["claimed"])
+            self.environment = {str(k): str(v) for k, v in hello["environment"].items()}
+        except Lost as lost:
+            raise Refused(f"the target's process {lost.how} while it was imported", 2) from None
+        except (BadEvidence, ValueError, KeyError, AttributeError) as error:
+            self.close()
+            raise Refused(f"the target's process does not say what it claims: {error}", 2) from None
+
+    def exchange(self, request: Json, calls: Sequence[str]) -> Json:
+        """Raises Lost, and BadEvidence for an answer that is none; the process has ended then."""
+        if self._started is None:
+            self._start_again()
+        self.arena.clear()
+        limit = self.hosting.limit * self._patience * _share(calls[0])
+        try:
+            self._send(request, limit)
+            answer = self._receive(calls, limit)
+        except BadEvidence:
+            self.close()
+            raise
+        except Lost:
+            self._patience = 1  # what hangs does so again
+            raise
+        self._patience = 1
+        return answer
+
+    def _start_again(self) -> None:
+        known = self.claimed
+        try:
+            self._turn, self._left = 0, b""
+            self._started = start(self.hosting, self.arena)
+            self.open()
+        except Refused as refused:
+            raise Lost(
+                "", "crash", f"and its process could not be started again: {refused}"
+            ) from None
+        self.claimed = known  # what it claims does not change in the middle of a run
+
+    @contextlib.contextmanager
+    def within(self, calls: int) -> Iterator[None]:
+        """See :class:`Observer`; three times that while a first call may have to compile."""
+        self.deadline = time.monotonic() + calls * self.hosting.limit * self._patience
+        try:
+            yield
+        finally:
+            self.deadline = None
+
+    def close(self) -> None:
+        """End the process, with what it started."""
+        started, self._started = self._started, None
+        if started is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(started.process.pid, signal.SIGKILL)
+        started.process.wait()
+        os.close(started.requests)
+        os.close(started.answers)
+        if started.home is not None:
+            started.home.cleanup()
+
+    @property
+    def _running(self) -> Started:
+        assert self._started is not None, "it has ended"
+        return self._started
+
+    def _send(self, request: Json, limit: float) -> None:
+        """Raises Lost where the process does not take it, BadEvidence where it spoke unasked."""
+        if ready(self._running.answers, select.POLLIN, 0):
+            self._read()  # at its end it has ended: _receive says how
+        if self._left:
+            raise BadEvidence("the observer answered though nothing was asked")
+        self._turn += 1
+        data = (json.dumps(request | {"turn": self._turn}) + "\n").encode()
+        end = time.monotonic() + limit
+        while data:
+            room = ready(self._running.requests, select.POLLOUT, POLL)
+            try:
+                data = data[os.write(self._running.requests, data) :] if room else data
+            except BrokenPipeError:
+                return  # it has ended: _receive says how
+            except BlockingIOError:
+                continue
+            if data and time.monotonic() > end:
+                raise self._lost("", "timeout", f"took no request within {limit:g} s")
+
+    def _receive(self, calls: Sequence[str], limit: float) -> Json:
+        """The answer. ``limit``: seconds for each call. Raises Lost and BadEvidence."""
+        begun, since, patience = 0, time.monotonic(), limit
+        while True:
+            spoke = ready(self._running.answers, select.POLLIN, POLL)
+            now, begun_now = time.monotonic(), self.arena.counts()[0] if calls else 0
+            if begun_now != begun:  # the observer's own word, which the limits below do not trust
+                begun, since = begun_now, now
+                patience = limit if begun <= 1 else self.hosting.limit * _share(calls[0])
+            call = calls[min(max(begun, 1), len(calls)) - 1] if calls else ""
+            if spoke:
+                if not self._read():
+                    raise self._ended(call)
+                if b"\n" in self._left:
+                    return self._answer()
+                if len(self._left) > LONGEST:
+                    raise BadEvidence("the observer's answer is longer than any can be")
+            if begun > len(calls):
+                raise BadEvidence("the observer made more calls than were asked for")
+            if now - since > patience:
+                raise self._lost(call, "timeout", f"did not return within {patience:g} s")
+            if self.deadline is not None and now > self.deadline:
+                raise self._lost(call, "timeout", "did not return within the time of all its calls")
+            if self.stopped():
+                self.close()
+                raise Interrupted
+            if memory.exhausted_by(self._running.process.pid):
+                text = "was ended: it left the machine almost no memory"
+                raise self._lost(call, "crash", text)
+
+    def _read(self) -> bool:
+        """Take what there is; False at the end."""
+        with contextlib.suppress(BlockingIOError):
+            data = os.read(self._running.answers, 1 << 20)
+            self._left += data
+            return bool(data)
+        return True
+
+    def _answer(self) -> Json:
+        line, _, self._left = self._left.partition(b"\n")
+        try:
+            answer = json.loads(line)
+        except (ValueError, RecursionError):
+            raise BadEvidence("the observer's answer is no JSON") from None
+        if not isinstance(answer, dict) or answer.get("turn") != self._turn:
+            raise BadEvidence("the observer's answer is to another request")
+        if self._left:
+            raise BadEvidence("the observer answered twice")
+        return answer
+
+    def _ended(self, call: str) -> Lost:
+        """Its answers have ended: so has it, or it is about to, and its own status tells how."""
+        try:
+            code = self._running.process.wait(1)
+        except subprocess.TimeoutExpired:
+            return self._lost(call, "crash", "closed the channel of its answers")
+        how = self.arena.reason() if code == LOST_DEVICE else ""
+        return self._lost(call, "crash", how or _how(code))
+
+    def _lost(self, call: str, status: str, how: str) -> Lost:
+        self.close()
+        return Lost(call, status, how)
+
+
+LOST_DEVICE = 86  # as observer/host.py ends
+
+
+def _share(call: str) -> int:
+    """How many times the limit of a call this one, as it was announced, may take."""
+    if not call.startswith(EXPERIMENT):
+        return 1
+    return SHARES[BY_ID[call.split(" ")[1]].profile]
+
+
+def _how(code: int) -> str:
+    if code < 0:
+        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    return f"ended with status {code}"
