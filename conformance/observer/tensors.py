@@ -119,7 +119,10 @@ class Notes:
         if kind == "meta" or offset + size * dtype.itemsize > self.size:
             return [label, shape, kind, None]
         if size:
-            self._place(dtype, size, offset).view(shape).copy_(tensor.detach())
+            place = self._place(dtype, size, offset)
+            # A tensor without data (a fake one) copies nothing: what stood here must not be its.
+            place.fill_(torch.nan if dtype.is_floating_point else -1)
+            place.view(shape).copy_(tensor.detach())
             self.used = aligned(offset + size * dtype.itemsize)
         return [label, shape, kind, offset]
 
