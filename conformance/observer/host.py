@@ -28,7 +28,7 @@ _PR_SET_PDEATHSIG, _SIGKILL = 1, 9  # linux/prctl.h
 
 def main() -> int:
     _offer_to_the_system()
-    _end_with_parent()
+    end_with_parent()
     options = json.loads(sys.argv[1])
     requests = os.fdopen(options["requests"], encoding="utf-8")
     sys.path[:0] = options["paths"]
@@ -102,8 +102,8 @@ def _offer_to_the_system() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def _end_with_parent() -> None:
-    """Where the judge has been killed, nobody is left to limit a call's time.
+def end_with_parent() -> None:
+    """Where whoever started this process has been killed, nobody waits or limits a call's time.
 
     Linux ends this process whatever it is doing; a thread could not while a call holds the
     interpreter's lock.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 from pathlib import Path
 
@@ -45,17 +43,3 @@ def resident(pid: int) -> int:
         return pages * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, IndexError):
         return UNKNOWN
-
-
-def offer_to_the_system() -> None:
-    """Where memory runs out, this process is to be ended, and not the one that judges it."""
-    try:
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    except OSError:
-        return  # another system, which has no such file
-
-
-def trim() -> None:
-    """Return to the system what the C library keeps of freed memory: it would hide what is new."""
-    with contextlib.suppress(OSError, AttributeError):  # another library than glibc
-        ctypes.CDLL(None).malloc_trim(0)

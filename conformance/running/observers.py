@@ -18,6 +18,7 @@ from conformance.clauses import BY_ID
 from conformance.judging.evidence import BadEvidence
 from conformance.judging.findings import EXPERIMENT
 from conformance.judging.observer import Json, Lost, Observer
+from conformance.observer.host import LOST_DEVICE
 from conformance.running import memory
 from conformance.running.hosting import Hosting, Refused, Started, ready, start
 
@@ -232,9 +233,6 @@ class Process(Observer):
     def _lost(self, call: str, status: str, how: str) -> Lost:
         self.close()
         return Lost(call, status, how)
-
-
-LOST_DEVICE = 86  # as observer/host.py ends
 
 
 def _share(call: str) -> int:

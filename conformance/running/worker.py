@@ -8,29 +8,27 @@ terminate stops the task in hand: what was found until then is its answer.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import json
 import os
 import signal
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from conformance.cases.arena import Arena
+from conformance.observer.host import end_with_parent
 from conformance.running.hosting import Hosting, Refused, Started, start
 
 if TYPE_CHECKING:
     from conformance.judging.findings import ShardResult
 
 Json = dict[str, Any]
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor hears it
-    _end_with_parent()
+    end_with_parent()
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     options = json.loads(sys.argv[1])
@@ -58,21 +56,6 @@ def main() -> int:
         reply({"error": str(refused), "status": refused.status})
         return refused.status
     return 0
-
-
-def _end_with_parent() -> None:
-    """Where the supervisor has been killed, nobody waits for an answer."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Desk:
