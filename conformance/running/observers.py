@@ -75,7 +75,7 @@ class Process(Observer):
         self.deadline: float | None = None  # time.monotonic(): no call goes on for longer
         self.stopped: Callable[[], bool] = lambda: False
         self._patience = FIRST_CALL
-        self._turn, self._left = 0, b""
+        self._turn, self._left = 0, bytearray()
         self._started: Started | None = started or start(hosting, self.arena)
 
     def open(self) -> None:
@@ -115,7 +115,7 @@ class Process(Observer):
     def _start_again(self) -> None:
         known = self.claimed
         try:
-            self._turn, self._left = 0, b""
+            self._turn, self._left = 0, bytearray()
             self._started = start(self.hosting, self.arena)
             self.open()
         except Refused as refused:
