@@ -6,12 +6,12 @@ own way: of whichever operand needs one.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from conformance.observer.protocols.kit import Evidence, Kit, fresh, gradients, or_none, protocol
 
@@ -114,28 +114,6 @@ def hooked(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
     return {"plain": plain, "got": gradients(result, x, y), "saw": saw}
 
 
-def _recomputing(function: Callable[[], Tensor]) -> Tensor:
-    """What ``function`` gives, as through ``torch.utils.checkpoint`` without reentrance: nothing
-    that it saves is kept, and backward calls it again.
-
-    That itself imports Dynamo, which takes longer than all calls here together.
-    """
-    hooks: Any = torch.autograd.graph.saved_tensors_hooks  # untyped in torch
-    places = itertools.count()
-    again: list[Tensor] = []
-
-    def recomputed(place: int) -> Tensor:
-        if not again:
-            with torch.enable_grad(), hooks(lambda t: again.append(t.detach()), lambda _: None):
-                function()
-        if place >= len(again):
-            raise RuntimeError("computed again, it saves fewer tensors")
-        return again[place]
-
-    with hooks(lambda t: next(places), recomputed):
-        return function()
-
-
 @protocol
 def repacked(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
     """``copied``: what is saved is copied away, as by ``save_on_cpu``. ``checkpointed``: computed
@@ -149,7 +127,8 @@ def repacked(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
         return gradients(result, x, y)
 
     def checkpointed() -> Tensors:
-        return gradients(_recomputing(lambda: kit.loss(x, y, reduction)), x, y)
+        result: Any = checkpoint(lambda: kit.loss(x, y, reduction), use_reentrant=False)
+        return gradients(result, x, y)
 
     return {"plain": plain, "copied": or_none(copied), "checkpointed": or_none(checkpointed)}
 
