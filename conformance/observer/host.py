@@ -14,11 +14,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib
 import json
 import os
+import select
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,18 @@ _PR_SET_PDEATHSIG, _SIGKILL = 1, 9  # linux/prctl.h
 
 
 def main() -> int:
-    _offer_to_the_system()
-    end_with_parent()
+    offer_to_the_system()
+    die_with_parent()
     options = json.loads(sys.argv[1])
+    # It takes seconds, in which another observer may open the target.
+    return observe(options, import_torch())
+
+
+def observe(options: dict[str, Any], missing: str) -> int:
+    """Answer requests; the exit status. ``missing``: what :func:`import_torch` gave."""
+    end_with_parent(options["requests"])
     requests = os.fdopen(options["requests"], encoding="utf-8")
     sys.path[:0] = options["paths"]
-    # It takes seconds, in which another observer may open the target.
-    gc.disable()  # some 345,000 objects, which all stay: nothing to collect, now or later
-    missing = _import_torch()
-    gc.freeze()
-    gc.enable()
     if missing:
         turn = json.loads(requests.readline())["turn"]
         _reply(options["answers"], {"error": missing, "status": 2, "turn": turn})
@@ -85,37 +88,48 @@ def _opened(options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return desk, {"claimed": described(target), "environment": environment()}
 
 
-def _import_torch() -> str:
+def import_torch() -> str:
     """With SymPy, which the first gradient imports. What is wrong, where it cannot be had."""
+    gc.disable()  # some 345,000 objects, which all stay: nothing to collect, now or later
     try:
-        import torch
+        importlib.import_module("torch")
     except ImportError as error:
         return f"{sys.executable} cannot import torch: {error}"
-    x = torch.ones((), requires_grad=True)
-    torch.autograd.grad(x, x, torch.ones(()))
+    with contextlib.suppress(ImportError):
+        importlib.import_module("torch.fx.experimental.symbolic_shapes")
+    gc.freeze()
+    gc.enable()
     return ""
 
 
-def _offer_to_the_system() -> None:
+def offer_to_the_system() -> None:
     """Where memory runs out, this process is to be ended, and not the one that judges it."""
     with contextlib.suppress(OSError):  # another system, which has no such file
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def end_with_parent() -> None:
+def end_with_parent(requests: int | None = None) -> None:
     """Where whoever started this process has been killed, nobody waits or limits a call's time.
 
-    Linux ends this process whatever it is doing; a thread could not while a call holds the
-    interpreter's lock.
+    Nor where nobody is left who writes ``requests``.
     """
     parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        asked = select.poll()
+        if requests is not None:
+            asked.register(requests, 0)  # it is told of a hangup all the same
+        while os.getppid() == parent and not asked.poll(500):
+            pass
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    die_with_parent()
+
+
+def die_with_parent() -> None:
+    """Linux ends this process with its parent, whatever it is doing; a thread could not while a
+    call holds the interpreter's lock."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)

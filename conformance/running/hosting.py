@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
+import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from conformance.cases.arena import Arena
 from conformance.running.gpus import own_gpu
 from conformance.running.neighbours import HOME
 
-HOST = "conformance.observer.host"
+HOST, SERVER = "conformance.observer.host", "conformance.observer.forkserver"
+TOLD = struct.Struct("<cq")  # what a fork server tells of an observer
 NEEDED = ("conformance", "targets")  # packages that an observer imports
 
 
@@ -43,6 +50,60 @@ class Hosting:
     paths: tuple[str, ...] = ()
 
 
+class Ended(Protocol):
+    """As much of a process as is asked for; see :class:`subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int:
+        """0 where it has not begun."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status. Raises TimeoutExpired."""
+
+
+class Forked:
+    """An observer of a fork server, which tells of it."""
+
+    def __init__(self, status: int) -> None:
+        self._status, self._code = status, -signal.SIGKILL
+        self._told, self._open = bytearray(), True
+        self._pid = 0
+        os.set_blocking(status, False)
+
+    @property
+    def pid(self) -> int:
+        self._read()
+        return self._pid
+
+    def wait(self, timeout: float | None = None) -> int:
+        """As that of the fork server ended, where it did not tell."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while self._open:
+            left = None if end is None else max(end - time.monotonic(), 0.0)
+            if not ready(self._status, select.POLLIN, left):
+                raise subprocess.TimeoutExpired("an observer", timeout or 0.0)
+            self._read()
+        return self._code
+
+    def _read(self) -> None:
+        while self._open:
+            try:
+                data = os.read(self._status, TOLD.size)
+            except BlockingIOError:
+                return
+            self._told += data
+            if not data:
+                os.close(self._status)
+                self._open = False
+            while len(self._told) >= TOLD.size:
+                kind, number = TOLD.unpack_from(self._told)
+                del self._told[: TOLD.size]
+                if kind == b"p":
+                    self._pid = number
+                else:
+                    self._code = number
+
+
 @dataclass
 class Started:
     """The process, and the two ends of its channel: ``requests`` to write, ``answers`` to read.
@@ -50,14 +111,42 @@ class Started:
     ``home``: the folder that its interpreter finds the suite in, where that is one of its own.
     """
 
-    process: subprocess.Popen[bytes]
+    process: Ended
     requests: int
     answers: int
     home: tempfile.TemporaryDirectory[str] | None
 
 
-def start(hosting: Hosting, arena: Arena) -> Started:
-    """A process that imports torch, and waits. Raises Refused where that cannot be started."""
+class ForkServer:
+    """See ``observer/forkserver.py``. ``channel``: for those who are to have an observer of it."""
+
+    def __init__(self, hosting: Hosting) -> None:
+        """Raises Refused where it cannot be started."""
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._home = _home() if hosting.python else None
+        with theirs:
+            self._process = _launch(
+                hosting, self._home, [SERVER, str(theirs.fileno())], (theirs.fileno(),)
+            )
+
+    @staticmethod
+    def serves(device: str) -> bool:
+        """Whether observers on ``device`` can be forked. A GPU is left to processes of their own:
+        a driver does not outlive a fork."""
+        return sys.platform == "linux" and device == "cpu"
+
+    def close(self) -> None:
+        """End it, and all observers with it."""
+        self.channel.close()
+        self._process.kill()
+        self._process.wait()
+        if self._home is not None:
+            self._home.cleanup()
+
+
+def start(hosting: Hosting, arena: Arena, server: int | None = None) -> Started:
+    """A process that has imported torch, or does, and waits; ``server``: the channel of a fork
+    server. Raises Refused where that cannot be started."""
     theirs, requests = os.pipe()
     answers, back = os.pipe()
     for descriptor in (requests, answers):
@@ -70,25 +159,54 @@ def start(hosting: Hosting, arena: Arena) -> Started:
         "device": hosting.device,
         "paths": [os.getcwd(), *hosting.paths],
     }
-    home = _home() if hosting.python else None
+    given = (theirs, back, arena.descriptor)
+    try:
+        if server is not None:
+            with contextlib.suppress(OSError):  # it has ended: then without it
+                return Started(_forked(options, given, server), requests, answers, None)
+        home = _home() if hosting.python else None
+        process = _launch(hosting, home, [HOST, json.dumps(options)], given)
+        return Started(process, requests, answers, home)
+    finally:
+        os.close(theirs)
+        os.close(back)
+
+
+def _forked(options: dict[str, Any], given: tuple[int, ...], server: int) -> Forked:
+    """Raises OSError where the server has ended."""
+    told, status = os.pipe()
+    try:
+        with socket.socket(fileno=os.dup(server)) as channel:
+            socket.send_fds(channel, [json.dumps(options).encode()], [*given, status])
+    except OSError:
+        os.close(told)
+        raise
+    finally:
+        os.close(status)
+    return Forked(told)
+
+
+def _launch(
+    hosting: Hosting,
+    home: tempfile.TemporaryDirectory[str] | None,
+    module: list[str],
+    descriptors: tuple[int, ...],
+) -> subprocess.Popen[bytes]:
+    """``python -m MODULE…`` beside the target. Raises Refused."""
     paths = [home.name if home else str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | own_gpu(hosting.place, hosting.device, os.environ)
     python = hosting.python or sys.executable
     try:
-        process = subprocess.Popen(
-            [python, "-P", "-m", HOST, json.dumps(options)],
+        return subprocess.Popen(
+            [python, "-P", "-m", *module],
             env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
-            pass_fds=(theirs, back, arena.descriptor),
+            pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             stdout=_errors(),
             start_new_session=True,  # an interrupt is for whoever judges
         )
     except OSError as error:
         raise Refused(f"cannot start {python}: {error.strerror}", 2) from None
-    finally:
-        os.close(theirs)
-        os.close(back)
-    return Started(process, requests, answers, home)
 
 
 def ready(descriptor: int, event: int, seconds: float | None) -> bool:

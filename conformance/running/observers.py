@@ -67,16 +67,23 @@ class Process(Observer):
     """In a process of its own, started anew where a call ended it."""
 
     def __init__(
-        self, hosting: Hosting, arena: Arena | None = None, started: Started | None = None
+        self,
+        hosting: Hosting,
+        arena: Arena | None = None,
+        started: Started | None = None,
+        server: int | None = None,
     ) -> None:
-        """``started``: its process, with that ``arena``, where there is one already."""
-        self.hosting, self.device = hosting, hosting.device
+        """``started``: its process, with that ``arena``, where there is one already.
+
+        ``server``: the channel of a fork server, for further ones.
+        """
+        self.hosting, self.device, self.server = hosting, hosting.device, server
         self.arena = arena or Arena.new()
         self.deadline: float | None = None  # time.monotonic(): no call goes on for longer
         self.stopped: Callable[[], bool] = lambda: False
         self._patience = FIRST_CALL
         self._turn, self._left = 0, bytearray()
-        self._started: Started | None = started or start(hosting, self.arena)
+        self._started: Started | None = started or start(hosting, self.arena, server)
 
     def open(self) -> None:
         """Import the target: ``claimed`` then tells of it. Raises Refused."""
@@ -116,7 +123,7 @@ class Process(Observer):
         known = self.claimed
         try:
             self._turn, self._left = 0, bytearray()
-            self._started = start(self.hosting, self.arena)
+            self._started = start(self.hosting, self.arena, self.server)
             self.open()
         except Refused as refused:
             raise Lost(
@@ -138,11 +145,12 @@ class Process(Observer):
         started, self._started = self._started, None
         if started is None:
             return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(started.process.pid, signal.SIGKILL)
-        started.process.wait()
-        os.close(started.requests)
+        os.close(started.requests)  # it ends by itself where it has not begun yet
         os.close(started.answers)
+        if started.process.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(started.process.pid, signal.SIGKILL)
+            started.process.wait()
         if started.home is not None:
             started.home.cleanup()
 

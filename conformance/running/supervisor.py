@@ -23,7 +23,7 @@ from typing import Any
 from conformance.clauses import BY_ID, selects
 from conformance.report.progress import Progress, share
 from conformance.running.budgets import EXPLAINING, Budget
-from conformance.running.hosting import Hosting, Refused, ready
+from conformance.running.hosting import ForkServer, Hosting, Refused, ready
 from conformance.running.neighbours import HOME
 from conformance.verdict.verdict import BROKEN_STATUSES
 from conformance.verdict.waivers import Waiver
@@ -42,15 +42,17 @@ class Worker:
     """One process that judges, in one of the run's places. Its observer starts at once, and
     imports the target when it is told to (:meth:`open`)."""
 
-    def __init__(self, options: Json, hosting: Hosting) -> None:
+    def __init__(self, options: Json, hosting: Hosting, server: int | None) -> None:
+        """``server``: the channel of a fork server for its observer, where there is one."""
         self.hello: Json = {}
         self._asked, self._left = False, b""  # whether an answer is due; what came of it
         # The worker imports the very package that this is, not one in the present folder.
         paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
-        whole = options | {"hosting": vars(hosting)}
+        whole = options | {"hosting": vars(hosting), "server": server}
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", WORKER, json.dumps(whole)],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            pass_fds=() if server is None else (server,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -151,6 +153,7 @@ class Run:
     lost: int = 0
     lost_weight: int = 0
     stopped: bool = False
+    server: ForkServer | None = None
 
     def progress(self) -> Progress:
         """How far it is; at any moment, from any thread."""
@@ -243,15 +246,20 @@ class Run:
 
     @contextlib.contextmanager
     def _workplace(self) -> Iterator[None]:
-        """In the end, whatever happened, no worker is left."""
+        """In the end, whatever happened, no worker is left, nor an observer."""
+        if ForkServer.serves(self.hosting.device):
+            self.server = ForkServer(self.hosting)
         try:
             yield
         finally:
             for worker in self.workers:
                 worker.close()
+            if self.server is not None:
+                self.server.close()
 
     def _launch(self, place: int) -> Worker:
-        worker = Worker(self.options, replace(self.hosting, place=place))
+        server = self.server.channel.fileno() if self.server else None
+        worker = Worker(self.options, replace(self.hosting, place=place), server)
         self.workers.append(worker)
         return worker
 

@@ -40,7 +40,8 @@ def main() -> int:
 
     try:
         arena = Arena.new()
-        started = start(hosting, arena)  # torch is imported there while NumPy is here
+        # Torch is imported there while NumPy is here.
+        started = start(hosting, arena, options["server"])
         desk = Desk(options, hosting, arena, started)
         signal.signal(signal.SIGTERM, desk.stop)
         with contextlib.closing(desk.observer), contextlib.closing(desk.memory):
@@ -70,7 +71,7 @@ class Desk:
 
         self.options, self.stopped = options, False
         self.profile = check_profile(options["profile"])
-        self.observer = Process(hosting, arena, started)
+        self.observer = Process(hosting, arena, started, options["server"])
         self.observer.stopped = lambda: self.stopped
         self.memory = Memory(cache_folder() / "permitted.sqlite")
         self.session = Session(

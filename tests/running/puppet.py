@@ -29,7 +29,7 @@ class Puppet:
         self.forge: Forge = lambda line: [line]
         self.started = 0
 
-    def start(self, hosting: Hosting, arena: Arena) -> Started:
+    def start(self, hosting: Hosting, arena: Arena, server: int | None = None) -> Started:
         theirs, requests = os.pipe()
         answers, back = os.pipe()
         for descriptor in (requests, answers):
