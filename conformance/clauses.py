@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from conformance.cases.case import FLOAT_DTYPES, promote
 from conformance.cases.claimed import DEVICES, Claimed
+from conformance.cases.domain import FULL
 from conformance.cases.profiles import PROFILE_ORDER
 
 TELLING = ("float32", "float64", "bfloat16", "float16")
@@ -77,6 +78,7 @@ class Clause:
             and (mixed or not self.id.startswith("dtypes.mixed"))
             and (len(target.reductions) > 1 or not self.every_reduction)
             and ("none" in target.reductions or dtype not in self.by_element)
+            and (target.domain != FULL or self.family != "domain")
         )
 
 
@@ -451,6 +453,12 @@ CLAUSES: tuple[Clause, ...] = (
     _clause("errors.reduction", "An unknown reduction raises.", every_reduction=True),
     _clause("errors.operands", "What is no tensor raises or is right."),
     _clause("errors.devices", "Operands on different devices raise."),
+    _clause(
+        "domain.error",
+        "What lies outside of the target's domain raises or is right.",
+        level="should",
+        first_of=TELLING,
+    ),
 )
 
 # Why a clause is unavailable though nothing is missing: the target is rejected without it.
@@ -478,6 +486,7 @@ SELF_REPORTED = frozenset(
         "errors.reduction",
         "errors.operands",
         "errors.devices",
+        "domain.error",
     }
 )
 

@@ -3,12 +3,15 @@
 >>> from targets import Target, register, resolve
 """
 
+from targets.domain import Domain, DomainError
 from targets.registry import available, fingerprint, prepare, register, resolve
 from targets.target import CLAIMS, DROP_IN, Target, TargetError, TargetUnavailable, UnknownTarget
 
 __all__ = [
     "CLAIMS",
     "DROP_IN",
+    "Domain",
+    "DomainError",
     "Target",
     "TargetError",
     "TargetUnavailable",

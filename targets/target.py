@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from targets.domain import FULL, Domain
+
 CLAIMS = frozenset(
     {
         "broadcast",
@@ -58,7 +60,7 @@ class Target:
     once in each process before the first case, to compile or to import what the loss needs; it
     raises :class:`TargetUnavailable` where that is not to be had here. ``sources`` are files beside
     the loss's own that its fingerprint covers: kernels. ``source`` says where the target was found,
-    for reports.
+    for reports. ``domain``: the inputs that it takes, where these are not all.
     Raises :class:`TargetError` where a field is not valid.
     """
 
@@ -72,6 +74,7 @@ class Target:
     devices: tuple[str, ...] = DEVICES
     prepare: Callable[[], object] | None = None
     sources: tuple[str, ...] = ()
+    domain: Domain = FULL
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +92,8 @@ class Target:
         for attribute in ("reductions", "dtypes", "devices"):
             if not getattr(self, attribute):
                 raise TargetError(f"target {self.name}: no {attribute}, nothing can be judged")
+        if not isinstance(self.domain, Domain):
+            raise TargetError(f"target {self.name}: domain is {self.domain!r}, not a Domain")
         if isinstance(self.sources, str):
             raise TargetError(f"target {self.name}: sources is {self.sources!r}, not a collection")
         for path in self.sources:

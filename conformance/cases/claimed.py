@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from conformance.cases.domain import FULL, Domain
+
 DEVICES = ("cpu", "cuda")  # the kinds; a test holds them in step with ``targets``
 
 
@@ -24,10 +26,12 @@ class Claimed:
     source: str = ""
     fingerprint: str = ""
     script: str = ""
+    domain: Domain = FULL
 
     def to_json(self) -> dict[str, Any]:
         listed = ("reductions", "dtypes", "devices")
-        return vars(self) | {"claims": sorted(self.claims)} | {k: [*vars(self)[k]] for k in listed}
+        changed = {"claims": sorted(self.claims), "domain": self.domain.to_json()}
+        return vars(self) | changed | {k: [*vars(self)[k]] for k in listed}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Claimed:
@@ -48,6 +52,7 @@ class Claimed:
                 data["source"],
                 data["fingerprint"],
                 data["script"],
+                Domain.from_json(data["domain"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not what a target claims: {error!r}") from error

@@ -15,7 +15,9 @@ from typing import Any
 
 from conformance.cases.case import FLOAT_DTYPES, INTEGER_DTYPES, Case, Fill, Operand
 from conformance.cases.claimed import Claimed
+from conformance.cases.domain import FULL, Domain, dense, fitted_pair
 from conformance.cases.features import OVERFLOW, SUBNORMAL, features
+from conformance.cases.layouts import place
 from conformance.cases.values import FORMAT_OF
 
 RATIONAL = 64  # elements: the oracle for extreme binary64 is exact rationals, which are slow
@@ -383,6 +385,11 @@ def _wide(target: Claimed) -> Iterator[Case]:
 def within(target: Claimed, case: Case) -> Iterator[Case]:
     """The case cut down to what the target claims, or nothing."""
     claims = target.claims
+    if target.domain != FULL:
+        inside = fitted(target.domain, case)
+        if inside is None:
+            return
+        case = inside
     if case.reduction not in target.reductions:
         return
     floating = {d for d in (case.input.dtype, case.target.dtype) if d in FLOAT_DTYPES}
@@ -405,6 +412,28 @@ def within(target: Claimed, case: Case) -> Iterator[Case]:
         case = case.replace(target=case.input, needs=(needed, needed))
         case = with_reduction(case, case.reduction)
     yield case
+
+
+def fitted(domain: Domain, case: Case) -> Case | None:
+    """The case with shapes and layouts that the domain has; None where it has none like these."""
+    shapes = fitted_pair(domain, case.input.shape, case.target.shape)
+    if shapes is None:
+        return None
+    case = with_shapes(case, *shapes)
+    case = case.replace(
+        input=_laid(domain, case.input),
+        target=_laid(domain, case.target),
+        needs=case.needs if domain.backward else (False, False),
+    )
+    return case.replace(target=case.input) if case.same else case
+
+
+def _laid(domain: Domain, operand: Operand) -> Operand:
+    """In its own layout, or in the first that the domain has and that differs from the plain."""
+    for layout in (operand.layout, "narrow", "offset"):
+        if dense(domain, operand.shape, place(layout, operand.shape).strides):
+            return operand.replace(layout=layout)
+    return operand.replace(layout="contiguous")
 
 
 def _regimes(case: Case) -> set[str]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from conformance.cases.arena import ALIGNED, HEADER, SIZE, WIDTHS, Arena, aligned
 from conformance.cases.case import Case, Operand
 from conformance.cases.claimed import Claimed
+from conformance.cases.domain import FULL
 from conformance.cases.layouts import place
 from conformance.cases.values import encoded, raw
 from conformance.judging.evidence import BadEvidence, Evidence, evidence, observation
@@ -46,6 +47,10 @@ class Raised(Exception):
 
 class Unavailable(Exception):
     """Something that cannot be found out here; the message says what is missing."""
+
+
+class Outside(Unavailable):
+    """A call whose operands lie outside of what the target says it takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +135,8 @@ class Observer(abc.ABC):
     def ask(
         self, protocol: str, given: dict[str, Given], settings: Json, announced: str = ""
     ) -> Evidence:
-        """What ``protocol`` saw. Raises Raised, Unavailable, Lost and BadEvidence."""
+        """What ``protocol`` saw. Raises Raised, Unavailable, Outside, Lost and
+        BadEvidence."""
         image = _Image()
         handed = {name: [_given(one, image), one.needs] for name, one in given.items()}
         request = {"do": "perform", "protocol": protocol, "given": handed, "settings": settings}
@@ -140,6 +146,8 @@ class Observer(abc.ABC):
         self.arena.release(len(whole) + len(notes))
         if "unavailable" in answer:
             raise Unavailable(str(_only(answer, "unavailable")["unavailable"]))
+        if "outside" in answer and self.claimed.domain != FULL:
+            raise Outside(str(_only(answer, "outside")["outside"]))
         if "raised" in answer:
             raised = _only(answer, "raised", "kind")
             raise Raised(str(raised["raised"]), str(raised["kind"]))

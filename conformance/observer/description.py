@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ def described(target: Target) -> Json:
         "source": target.source,
         "fingerprint": fingerprint(target),
         "script": name_of(target),
+        "domain": dataclasses.asdict(target.domain),
     }
 
 

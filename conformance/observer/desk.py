@@ -4,31 +4,47 @@ A request is ``{"do": "calls", "calls": […], …}`` (see ``calls.py``) or ``{"
 "protocol": name, "given": {name: [Placed, needs]}, "settings": {…}, …}``. Both say how many bytes
 of the arena are ``handed`` in, and where the ``notes`` go: ``[start, size]``. The answer to calls
 is ``seen``, one entry for each; that to a protocol is its ``evidence``; where it raised, ``raised``
-and ``kind``; where it cannot run here, ``unavailable`` says why.
+and ``kind``; where it cannot run here, ``unavailable`` says why; and ``outside`` names operands
+that the target does not take.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib
+import itertools
+import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from conformance.cases.arena import Arena
+from conformance.cases.domain import FULL, Domain, dense, holds
 from conformance.observer import calls
 from conformance.observer.devices import DeviceLost, check_alive
-from conformance.observer.protocols.kit import PROTOCOLS, Kit, Unavailable, brief, text_of
+from conformance.observer.protocols.kit import (
+    PROTOCOLS,
+    Kit,
+    Outside,
+    Unavailable,
+    brief,
+    text_of,
+)
 from conformance.observer.state import Settings, settled
 from conformance.observer.tensors import Handed, Notes, view_of
 
 Json = dict[str, Any]
+INSIDE = "inside_of_domain"  # the function that calls a loss whose domain is restricted
 
 
 class Desk:
     """One target on one device, and the arena."""
 
     def __init__(self, target: Any, device: str, arena: Arena) -> None:
-        self.kit, self.arena = Kit(target, device), arena
+        inside = _guarded(target)
+        self.kit, self.arena, self.restricted = Kit(inside, device), arena, inside is not target
 
     def answer(self, request: Json) -> Json:
         """Do what is asked; the answer, whose tensors are in the arena. Raises DeviceLost."""
@@ -70,7 +86,11 @@ class Desk:
             raise
         except Unavailable as reason:
             return {"unavailable": str(reason)}
+        except Outside as operands:
+            return {"outside": str(operands)}
         except BaseException as error:  # SystemExit too: a loss must not end the process
+            if self.restricted and not _of_the_target(error):
+                return {"outside": f"for a protocol, which raised {text_of(error)}"}
             return {"raised": text_of(error), "kind": type(error).__name__}
         finally:
             settings.changes()
@@ -98,3 +118,43 @@ class Desk:
         if value is None or isinstance(value, bool | int | float | str):
             return value
         return {"other": brief(value)}
+
+
+def _guarded(target: Any) -> Any:
+    """With a loss that is not called outside of its domain."""
+    domain = Domain.from_json(dataclasses.asdict(target.domain))
+    if domain == FULL:
+        return target
+    loss = target.loss
+
+    @functools.wraps(loss)
+    def inside_of_domain(*args: Any, **named: Any) -> Any:
+        operands = [t for t in (*args, *named.values()) if isinstance(t, torch.Tensor)]
+        for operand in operands:
+            if not _takes(domain, operand):
+                raise Outside(f"{operand.dtype} {list(operand.shape)}, strides {operand.stride()}")
+        if domain.elements[0] > 1 and not _stretch(operands):  # each was enlarged by itself
+            raise Outside(f"{[list(t.shape) for t in operands]}")
+        return loss(*args, **named)
+
+    inside_of_domain.unguarded = loss  # type: ignore[attr-defined]
+    return dataclasses.replace(target, loss=inside_of_domain)
+
+
+def _stretch(operands: Sequence[torch.Tensor]) -> bool:
+    """Whether their shapes broadcast."""
+    shapes = [tuple(reversed(t.shape)) for t in operands]
+    return all(len({*sizes} - {1}) < 2 for sizes in itertools.zip_longest(*shapes, fillvalue=1))
+
+
+def _of_the_target(error: BaseException) -> bool:
+    """Whether it was raised in the target's call or in a backward; else operands of a shape that
+    the protocol does not know were too much for that itself."""
+    frames = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return not frames.isdisjoint((INSIDE, "_engine_run_backward"))
+
+
+def _takes(domain: Domain, operand: torch.Tensor) -> bool:
+    shape = tuple(operand.shape)
+    wanted = holds(domain, shape) and dense(domain, shape, tuple(operand.stride()))
+    return wanted and (domain.backward or not operand.requires_grad)

@@ -114,7 +114,8 @@ def _cell(text: str) -> str:
 def badge(verdict: Json) -> Json:
     """The endpoint format of shields.io."""
     conforms, broken = verdict["conforms"], {r["id"] for r in broken_rows(verdict)}
-    message = "conforms" if conforms else f"{len(broken)} broken" if broken else "incomplete"
+    part = "" if verdict.get("domain", "full") == "full" else f" for {verdict['domain']}"
+    message = f"conforms{part}" if conforms else f"{len(broken)} broken" if broken else "incomplete"
     color = "brightgreen" if conforms else "red" if broken else "yellow"
     label = f"{verdict['spec']}: {verdict['target']}"
     return {"schemaVersion": 1, "label": label, "message": message, "color": color}

@@ -200,6 +200,7 @@ class View:
             ("profile", v["profile"]),
             ("seed", str(v["seed"])),
             ("clauses", "" if v["selected"] == "*" else v["selected"]),
+            ("domain", "" if v.get("domain", "full") == "full" else v["domain"]),
             ("cases", f"{v['examples']:,} in {v['duration_s']:.1f} s"),
             ("cases' digest", v["cases"][:16]),
             *v["environment"].items(),

@@ -338,6 +338,8 @@ def conclusion(verdict: Json) -> str:
     ran = f"{verdict['examples']} cases, {cells} cells, {verdict['duration_s']:.1f} s"
     unclaimed = sorted({r["id"] for r in rows if r["status"] == "unclaimed"})
     only = "" if verdict["selected"] == "*" else f" as far as {verdict['selected']!r} goes"
+    part = verdict.get("domain", "full")
+    only += "" if part == "full" else f" for {part}"
     note = f"; {len(unclaimed)} clauses unclaimed for some dtype" if unclaimed else ""
     waived = sorted({r["id"] for r in rows if r["status"] == "waived"})
     note += f"; waived: {', '.join(waived)}" if waived else ""

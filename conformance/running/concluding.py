@@ -9,6 +9,7 @@ from dataclasses import asdict
 import numpy
 
 from conformance.cases.case import FLOAT_DTYPES
+from conformance.cases.domain import FULL
 from conformance.clauses import CLAUSES, Clause
 from conformance.judging.findings import Finding, Row, ShardResult
 from conformance.judging.measures import accuracy_rows, coverage_rows
@@ -69,6 +70,7 @@ def conclude(
         coverage=coverage_rows(total.coverage),
         environment=_environment(session.observer.environment),
         commit=revision(),
+        domain=target.domain.words(),
         created=now(),
     )
 
@@ -116,6 +118,10 @@ def _row(
             case=worst[1].to_json() if worst else None,
             self_reported=clause.self_reported,
         )
-    status = "unavailable" if clause.runs_in(profile) else "not_in_profile"
-    status = status if clause.applies(session.target, dtype) else "unclaimed"
+    if not clause.applies(session.target, dtype):
+        status = "unclaimed"
+    elif not clause.runs_in(profile):
+        status = "not_in_profile"
+    else:  # of a part of all inputs not every clause speaks
+        status = "unavailable" if session.target.domain == FULL else "unclaimed"
     return ClauseResult(clause.id, clause.level, status, dtype, self_reported=clause.self_reported)

@@ -24,7 +24,7 @@ from conformance.judging.evidence import BadEvidence
 from conformance.judging.experiments import EXPERIMENTS, Bench, run_experiment
 from conformance.judging.findings import EXPERIMENT, Finding, ShardResult, lost_call
 from conformance.judging.measures import measure_all
-from conformance.judging.observer import Lost, Observer, Unavailable
+from conformance.judging.observer import Lost, Observer, Outside, Unavailable
 from conformance.running.observers import SHARES, Interrupted
 from conformance.running.shards import Shard, experiments_of, fixed_cases
 
@@ -302,6 +302,8 @@ def _run_experiment(
     try:
         with session.limited(clause):
             messages, error = run_experiment(clause, bench)
+    except Outside:
+        return  # without a finding and without an example: unclaimed
     except Unavailable as reason:
         result.add(Finding(clause, dtype, str(reason), None, clause, "unavailable"))
         return

@@ -36,7 +36,8 @@ class Policy:
     verdict. ``dtypes``: every verdict must have evidence in these. ``profile``: at least.
     ``waivers_need_link``; ``max_age_days``: of a verdict; ``commit``: which it must have been made
     from, ``HEAD`` for the present one; ``same_source``: the target's source must still be what was
-    judged. Empty, zero and false ask for nothing.
+    judged; ``domain``: ``full`` where a verdict on a part of all inputs is not enough. Empty, zero
+    and false ask for nothing.
     """
 
     targets: tuple[str, ...] = ()
@@ -47,9 +48,10 @@ class Policy:
     max_age_days: float = 0
     commit: str = ""
     same_source: bool = False
+    domain: str = ""
 
 
-_KNOWN = {"devices": DEVICES, "dtypes": DTYPES, "profile": PROFILE_ORDER}
+_KNOWN = {"devices": DEVICES, "dtypes": DTYPES, "profile": PROFILE_ORDER, "domain": ("full",)}
 
 
 def parse_policy(configuration: Configuration) -> Policy:
@@ -120,6 +122,9 @@ def _refusals(verdict: Json, policy: Policy, now: datetime.datetime) -> Iterator
         yield f"it is of profile {verdict['profile']}, less than {policy.profile}"
     if verdict["selected"] != "*":
         yield f"it covers the clauses {verdict['selected']} only"
+    domain = verdict.get("domain", "full")
+    if policy.domain and domain != policy.domain:
+        yield f"it speaks of a part of all inputs only: {domain}"
     waived = [r for r in verdict["clauses"] if r["status"] == "waived"]
     if policy.waivers_need_link and (bare := [r for r in waived if not r["waiver"]["link"]]):
         yield f"a waiver without a link: {', '.join(sorted({r['id'] for r in bare}))}"

@@ -85,7 +85,8 @@ class Verdict:
     """What the suite says of one target on one device. ``ended``: the run was not cut short;
     ``interrupted``: somebody cut it short.
 
-    ``accuracy``, ``coverage``: see measures.py.
+    ``accuracy``, ``coverage``: see measures.py. ``domain``: the inputs that it speaks of, in words;
+    empty for all.
     """
 
     target: str
@@ -106,6 +107,7 @@ class Verdict:
     environment: dict[str, str] = field(default_factory=dict)
     commit: str = ""
     created: str = ""
+    domain: str = ""
 
     @property
     def failures(self) -> list[ClauseResult]:
@@ -155,6 +157,7 @@ class Verdict:
             "profile": self.profile,
             "seed": self.seed,
             "selected": self.selected,
+            "domain": self.domain or "full",
             "conforms": self.conforms,
             "complete": self.complete,
             "interrupted": self.interrupted,

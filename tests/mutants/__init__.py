@@ -11,13 +11,14 @@ from .cheats import CHEAT_MUTANTS
 from .combined import COMBINED_MUTANTS
 from .cuda import CUDA_MUTANTS
 from .determinism import DETERMINISM_MUTANTS
+from .domains import DOMAIN_LENIENT, DOMAIN_MUTANTS
 from .dtypes import DTYPE_MUTANTS
 from .errors import ERROR_MUTANTS
 from .examined import EXAMINED_MUTANTS
 from .functions import FUNCTION_MUTANTS
 from .indexing import INDEXING_MUTANTS
 from .kernels import KERNEL_MUTANTS
-from .lenient import LENIENT
+from .lenient import LENIENT as _LENIENT
 from .metamorphic import METAMORPHIC_MUTANTS
 from .module import MODULE_MUTANTS
 from .museum import MUSEUM_MUTANTS
@@ -59,6 +60,9 @@ MUTANTS: tuple[Mutant, ...] = (
     *STRANGER_MUTANTS,
     *EXAMINED_MUTANTS,
     *THRESHOLD_MUTANTS,
+    *DOMAIN_MUTANTS,
 )
+
+LENIENT: tuple[Mutant, ...] = (*_LENIENT, DOMAIN_LENIENT)
 
 __all__ = ["CUDA_MUTANTS", "LENIENT", "MUTANTS", "Mutant"]

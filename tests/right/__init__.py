@@ -5,6 +5,7 @@ Each makes the claims that it honestly can, as large as they are true.
 
 from targets import Target
 
+from .domains import RIGHT_DOMAINS
 from .formulas import RIGHT_FORMULAS
 from .functions import RIGHT_FUNCTIONS
 from .fused import RIGHT_FUSED
@@ -19,6 +20,7 @@ RIGHT: tuple[Target, ...] = (
     *RIGHT_FUSED,
     *RIGHT_MODULES,
     *RIGHT_OPERATORS,
+    *RIGHT_DOMAINS,
 )
 
 __all__ = ["RIGHT"]

@@ -22,13 +22,23 @@ def loss(input, target, reduction="mean"):
 """
 
 
+def _heard() -> None:
+    """A shell has what it runs in the background ignore an interrupt."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("after", [1.0, 6.0, 12.0])
 def test_an_interrupt_leaves_a_verdict_with_what_was_found(after: float, tmp_path: Path) -> None:
     wrong = SLOW.replace("reduction=reduction)", "reduction=reduction) * 1.01")
     (tmp_path / "slow.py").write_text(wrong)
     command = [sys.executable, "-m", "conformance", "check", "slow.py:loss", "--report", "out"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_heard,
     )
     verdict = tmp_path / "out" / "loss" / "verdict.json"
     end = time.monotonic() + 120

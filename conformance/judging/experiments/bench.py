@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from conformance.cases.claimed import Claimed
+from conformance.cases.domain import FULL, enlarged, holds, padded
 from conformance.cases.plans import derive
 from conformance.cases.values import FORMAT_OF
 from conformance.clauses import BY_ID, WIDER
 from conformance.judging.checks import number
 from conformance.judging.evidence import BadEvidence, Evidence
-from conformance.judging.observer import Given, Observer, Raised
+from conformance.judging.observer import Given, Observer, Outside, Raised
 from conformance.judging.seen import Seen
 from reference import mse
 from reference.bounds import slack
@@ -69,11 +70,15 @@ class Bench:
 
     def tensor(self, shape: Shape, index: int, dtype: str | None = None) -> Given:
         """The ``index``-th random tensor of this experiment: magnitudes from 1/4 to 8."""
-        bits = self.bits(shape, "tensor", index)
+        bits = self.bits(enlarged(self.target.domain, shape), "tensor", index)
         # The lowest bits give the sign and the exponent, the highest the significand.
         values = (1 + (bits >> 11) * 2.0**-53) * _POWERS[bits % 10]
         kind = dtype or self.dtype
         return Given(round_nearest(values, FORMAT_OF[kind]), kind)
+
+    def plain(self, shape: Shape, index: int) -> Floats:
+        """Multiples of 1/8 as :func:`eighths` gives, of this very shape."""
+        return np.asarray(_EIGHTHS[self.bits(shape, "eighths", index) & 63])
 
     def rows(self, shape: Shape, indices: Iterable[int]) -> Given:
         """Some of these tensors as one, which a protocol takes apart."""
@@ -85,8 +90,18 @@ class Bench:
         return np.asarray(generator.random_raw(math.prod(shape))).reshape(shape)
 
     def made(self, values: Floats, *, needs: bool = False) -> Given:
-        """A tensor with these values, which the dtype holds; a leaf if it needs a gradient."""
-        return Given(np.asarray(values, np.float64), self.dtype, needs)
+        """A tensor with these values, which the dtype holds; a leaf if it needs a gradient.
+
+        Of a shape that the target takes, where there is one (see ``cases.domain.padded``).
+        """
+        found = np.asarray(values, np.float64)
+        shape = padded(self.target.domain, found.shape)
+        return Given(found.reshape(shape), self.dtype, needs)
+
+    def inside(self, *shapes: Shape) -> bool:
+        """Whether the target takes operands of these shapes, or of such as they become here."""
+        domain = self.target.domain
+        return all(holds(domain, enlarged(domain, shape)) for shape in shapes)
 
     def ask(self, protocol: str, /, **named: Any) -> Evidence:
         """What a protocol of ``observer/protocols`` sees: ``family.function``.
@@ -131,6 +146,8 @@ def run_experiment(clause: str, bench: Bench) -> tuple[list[str], str | None]:
     except Raised as raised:
         return [], str(raised)
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # its parts do not fit
+        if bench.target.domain != FULL:
+            raise Outside(f"{clause} knows no operands like these") from None
         raise BadEvidence(f"its parts do not fit: {type(error).__name__}: {error}") from error
 
 
@@ -141,6 +158,8 @@ def deviation(
 
     ``value`` and ``magnitude``: arrays of the shape that ``got`` must have.
     """
+    if bench.target.domain != FULL and isinstance(got, Seen) and got.values.size == np.size(value):
+        value, magnitude = (np.reshape(v, got.values.shape) for v in (value, magnitude))
     shape = np.shape(value)
     if not isinstance(got, Seen):
         yield f"{what} is {brief(got)}, not a tensor"
@@ -217,7 +236,7 @@ def eighths(bench: Bench, shape: Shape, index: int) -> Floats:
 
     Their differences are exact or 0, and no product of a few of them under- or overflows.
     """
-    return np.asarray(_EIGHTHS[bench.bits(shape, "eighths", index) & 63])
+    return bench.plain(enlarged(bench.target.domain, shape), index)
 
 
 def several(seen: Evidence, name: str, count: int) -> list[Any]:

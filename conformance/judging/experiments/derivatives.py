@@ -38,7 +38,8 @@ def shapes_tried(bench: Bench, *, empty: bool = False) -> list[Shapes]:
     plain: list[Shapes] = [SMALL, ((), ()), ((5, 3, 7),) * 2, ((2050,), (2050,))]
     stretched: list[Shapes] = [((2, 1), (3,)), ((3,), (2, 3))]
     none: list[Shapes] = [((0, 3), (0, 3))] * (empty and bench.claims("empty"))
-    return [*plain, *stretched * bench.claims("broadcast"), *none]
+    every = [*plain, *stretched * bench.claims("broadcast"), *none]
+    return [shapes for shapes in every if bench.inside(*shapes)]
 
 
 def values_tried(bench: Bench, shapes: Shapes) -> tuple[Floats, Floats]:

@@ -225,7 +225,7 @@ def _of_numbers(bench: Bench, reduction: str, callers: int, calls: int) -> tuple
     """What is wrong where each caller has a number of its own, and how long it took."""
     numbers = np.arange(1.0, callers + 1.0)
     what = {"reduction": reduction, "size": LARGE, "calls": calls}
-    x, y = bench.made(numbers), bench.made(np.zeros(1))
+    x, y = (Given(v, bench.dtype) for v in (numbers, np.zeros(1)))
     seen = bench.ask("determinism.many_at_once", x=x, y=y, **what)
     text = f"called from {CALLERS} threads at once the result of {LARGE} elements ({reduction})"
     found: list[str] = []

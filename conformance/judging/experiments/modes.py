@@ -323,6 +323,6 @@ def _real_after_fake(bench: Bench) -> Messages:
         x, y = bench.tensor((n,), 1).leaf(), bench.tensor((n,), 2)
         found = bench.ask("modes.after_fake", x=x, y=y, reduction=reduction)
         got = _outcome(found, x)[1]
-        exact = 2 * (x.values - y.values) / (n if reduction == "mean" else 1)
+        exact = 2 * (x.values - y.values) / (x.values.size if reduction == "mean" else 1)
         text = f"after a call on fake tensors of {n} elements the gradient ({reduction})"
         yield from deviation(bench, text, got, exact, abs(exact))

@@ -82,6 +82,6 @@ def _saved(bench: Bench) -> Messages:
         x, y = bench.tensor((40,), 1).leaf(), bench.tensor((40,), 2)
         y = y.leaf(bench.claims("target_gradient"))
         seen = bench.ask("resources.saved", x=x, y=y, reduction=reduction)
-        saved, permitted = int(seen.number("bytes")), 3 * 40 * WIDTHS[bench.dtype]
+        saved, permitted = int(seen.number("bytes")), 3 * x.values.size * WIDTHS[bench.dtype]
         if saved > permitted:
             yield f"saves {saved} bytes for backward; the builtin and one tensor more: {permitted}"

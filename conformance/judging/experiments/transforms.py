@@ -151,7 +151,7 @@ def _jacrev(bench: Bench) -> Messages:
         for number, name, sign in _differentiated(bench):
             found = bench.ask("transforms.jacrev", x=a, y=b, reduction=reduction, number=number)
             gradient = sign * _gradient(x - y, ones, reduction)
-            exact = np.diag(gradient) if reduction == "none" else gradient
+            exact = np.diag(gradient.ravel()) if reduction == "none" else gradient
             text = f"torch.func.jacrev by {name} ({reduction})"
             yield from deviation(bench, text, found["jacobian"], exact, abs(exact))
 
@@ -160,12 +160,13 @@ def _jacrev(bench: Bench) -> Messages:
 def _hessian(bench: Bench) -> Messages:
     """Reverse over reverse: forward over reverse fails in the builtin itself."""
     x, y = map(bench.made, _operands(bench, (4,)))
+    n = x.values.size
     for reduction in bench.reductions:
         twice = itertools.combinations_with_replacement(_differentiated(bench), 2)
         for (first, name, sign), (second, other, other_sign) in twice:
             settings = {"reduction": reduction, "first": first, "second": second}
             found = bench.ask("transforms.hessian", x=x, y=y, **settings)
-            exact = sign * other_sign * np.eye(4) * (2 / 4 if reduction == "mean" else 2.0)
+            exact = sign * other_sign * np.eye(n) * (2 / n if reduction == "mean" else 2.0)
             text = f"torch.func.jacrev by {other} of jacrev by {name} ({reduction})"
             yield from deviation(bench, text, found["hessian"], exact, abs(exact))
 
@@ -313,7 +314,7 @@ def _batched_gradient(bench: Bench) -> Messages:
     x, y = _operands(bench, (4,))
     a, b = bench.made(x), bench.made(y)
     for reduction in bench.reductions:
-        shape = (4,) if reduction == "none" else ()
+        shape = x.shape if reduction == "none" else ()
         g = eighths(bench, (BATCH, *shape), 3)
         exact = np.stack([_gradient(x - y, row, reduction) for row in g])
         for number, name, sign in _differentiated(bench):

@@ -32,6 +32,10 @@ class Unavailable(Exception):
     """A protocol that cannot run here; the message says what is missing."""
 
 
+class Outside(BaseException):
+    """Operands that a target does not take: no protocol is to take this for its own answer."""
+
+
 @dataclass(frozen=True)
 class Kit:
     """The target and the device that it is observed on."""
