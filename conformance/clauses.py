@@ -63,7 +63,9 @@ class Clause:
         return device.partition(":")[0] in self.devices
 
     def dtypes_for(self, target: Claimed) -> tuple[str, ...]:
-        """The dtypes of the target that it looks at."""
+        """The dtypes of the target that it looks at; none where it speaks of nothing."""
+        if self.family == "domain" and target.domain == FULL:
+            return ()
         first = [d for d in self.first_of if d in target.dtypes][:1]
         return tuple(d for d in self.dtypes if d in (first or target.dtypes))
 
@@ -78,7 +80,6 @@ class Clause:
             and (mixed or not self.id.startswith("dtypes.mixed"))
             and (len(target.reductions) > 1 or not self.every_reduction)
             and ("none" in target.reductions or dtype not in self.by_element)
-            and (target.domain != FULL or self.family != "domain")
         )
 
 

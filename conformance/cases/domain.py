@@ -136,6 +136,8 @@ def settled(domain: Domain, shape: Shape) -> Shape | None:
         if len(sizes) > 1 and fixed[-2] is None:
             sizes[-2] *= -(-sizes[-1] // largest)
         sizes[-1] = largest // multiple * multiple
+    elif 0 < sizes[-1] < multiple < math.prod(sizes[-2:-1]) and fixed[-2] is None:
+        sizes[-2] = -(-sizes[-2] * sizes[-1] // multiple)  # not many times as many elements
     rest = max(math.prod(sizes[:-1]), 1)
     step = math.lcm(multiple, domain.elements[0] // math.gcd(domain.elements[0], rest))
     sizes[-1] = -(-sizes[-1] // step) * step

@@ -21,6 +21,7 @@ import numpy as np
 
 from conformance.cases.case import Case, Operand
 from conformance.cases.claimed import Claimed
+from conformance.cases.domain import FULL
 from conformance.cases.layouts import place
 from conformance.cases.values import FORMAT_OF, INTEGER_GUARD, REGIMES, elements, in_buffer
 from conformance.clauses import BY_ID
@@ -345,10 +346,12 @@ def _experiment(target: Claimed, failure: Failure, device: str, seed: int) -> st
     bundle.add(_BENCH, "Bench")
     protocols = _protocols(bundle)
     name, claims = bundle.name(*experiment), f"frozenset({sorted(target.claims)!r})"
+    domain = "" if target.domain == FULL else f", domain={target.domain!r}"
     named = ", ".join(f"{known!r}: {bundle.name(*at)}" for known, at in protocols.items())
     options = f"dtype=torch.{failure.dtype}" + ("" if device == "cpu" else f", device={device!r}")
     statements = [
-        f"claimed = Claimed({target.name!r}, {claims}, {target.reductions!r}, {target.dtypes!r})",
+        f"claimed = Claimed({target.name!r}, {claims}, {target.reductions!r}, {target.dtypes!r}"
+        f"{domain})",
         f"protocols = {{{named}}}",
         f"observer = Observer(Kit(target, {device!r}), claimed, protocols)",
         f"bench = Bench(observer, {failure.dtype!r}, {seed} + attempt)",
