@@ -25,6 +25,8 @@ def to_explain(total: ShardResult, selected: str = "*") -> list[Finding]:
     """One finding of each clause, one with a case before others: the rest stay as they are."""
     chosen: dict[str, Finding] = {}
     for finding in sorted(total.findings.values(), key=lambda f: f.case is None):
+        if finding.is_intermittent:
+            continue  # what does not come again cannot be made smaller
         if finding.status == "fail" and selects(selected, finding.clause):
             chosen.setdefault(finding.clause, finding)
     return [chosen[clause] for clause in sorted(chosen)]

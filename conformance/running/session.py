@@ -6,8 +6,9 @@ import contextlib
 import functools
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from conformance.cases.case import Case
@@ -19,12 +20,20 @@ from conformance.clauses import BLOCKED, BY_ID, Clause, selects
 from conformance.judging.attribution import attribute
 from conformance.judging.batch import judge_observations
 from conformance.judging.cache import Memory
-from conformance.judging.checks import ASPECTS, Judgement
+from conformance.judging.checks import ASPECTS, Deviation, Judgement
 from conformance.judging.evidence import BadEvidence
 from conformance.judging.experiments import EXPERIMENTS, Bench, run_experiment
-from conformance.judging.findings import EXPERIMENT, Finding, ShardResult, lost_call
+from conformance.judging.findings import (
+    EXPERIMENT,
+    INTERMITTENT,
+    REPEAT,
+    Finding,
+    ShardResult,
+    lost_call,
+)
 from conformance.judging.measures import measure_all
 from conformance.judging.observer import Lost, Observer, Unavailable
+from conformance.judging.repeats import comes_again, intermittent, run_again
 from conformance.running.observers import SHARES, Interrupted
 from conformance.running.shards import Shard, experiments_of, fixed_cases
 
@@ -32,6 +41,7 @@ LEFT_OUT = Judgement((), {})  # of a case that did not run
 BATCH = 120  # cases that are handed to the observer at once
 LOST_PER_SHARD = 3  # calls that may be lost before the rest of a shard is given up
 LOST_PER_RUN = 20  # and before the rest of the run is: the verdict is clear by then
+UNSTEADY = 8  # deviations of one kind that may go by until one comes again
 LOST_BY_TIMEOUT = 4  # a call that times out counts as so many: each costs the whole limit
 
 
@@ -103,6 +113,18 @@ class Session:
             found |= dict(zip(left, judged, strict=True))
             break
         return [found.get(case, LEFT_OUT) for case in cases]
+
+    def repeat(self, case: Case, count: int) -> list[Judgement]:
+        """So many runs of one case; none where one was lost, which is noted."""
+        try:
+            seen = self.observer.observe([case] * count)
+        except Lost as lost:
+            self.note(lost, case.key())
+        except BadEvidence as bad:
+            self.note(_rubbish(bad), case.key())
+        else:
+            return judge_observations([(case, one) for one in seen], self.memory)
+        return []
 
     def _one_by_one(self, cases: Sequence[Case]) -> dict[Case, Judgement]:
         found = {}
@@ -177,6 +199,7 @@ class _Judge:
         self.session, self.result = session, result
         self.digest = hashlib.sha256()
         self.explained: set[tuple[Any, ...]] = set()
+        self.unsteady: Counter[tuple[Any, ...]] = Counter()
         self.before = len(session.lost)
 
     def all(self, cases: Sequence[Case]) -> list[float]:
@@ -226,11 +249,27 @@ class _Judge:
         for deviation in judgement.deviations:
             names = tuple(f.name for f in features(case))
             where = (deviation.aspect, names, case.dtype, case.reduction)
-            if where not in self.explained:  # one explanation for each kind of case is enough
+            if where in self.explained or self.unsteady[where] >= UNSTEADY:
+                continue  # one explanation for each kind of case is enough
+            if self._is_steady(case, deviation):
                 self.explained.add(where)
                 result.add(attribute(case, deviation, self.session.run))
+            else:
+                self.unsteady[where] += 1
         self._worst(case, judgement)
         return max(judgement.shares.values(), default=0.0)
+
+    def _is_steady(self, case: Case, deviation: Deviation) -> bool:
+        """Whether it comes again; where it does not, that is the finding."""
+        session = self.session
+        if not session.wants(INTERMITTENT) or comes_again(case, deviation, session.repeat):
+            return True
+        if (INTERMITTENT, case.dtype) not in self.result.findings:
+            found = intermittent(case, deviation, session.repeat)
+            self.result.add(found)
+            if BY_ID[REPEAT].applies(session.target, case.dtype):
+                self.result.add(replace(found, clause=REPEAT))
+        return False
 
     def _worst(self, case: Case, judgement: Judgement) -> None:
         present = features(case)
@@ -244,6 +283,7 @@ class _Judge:
 # Clauses that look at every run, whatever the case.
 _ALWAYS = (
     "value.tensor",
+    INTERMITTENT,
     "dtypes.result",
     "gradient.unneeded",
     "purity.inputs",
@@ -315,5 +355,41 @@ def _run_experiment(
         result.add(Finding(clause, dtype, BLOCKED, None, clause, "unavailable"))
         return
     result.count((clause, dtype))
-    for message in (*messages, *([f"raised {error}"] if error else [])):
-        result.add(Finding(clause, dtype, message, None, clause))
+    for message in told(messages, error):
+        result.add(_of_experiment(session, clause, dtype, message))
+
+
+def told(messages: Iterable[str], error: str | None) -> list[str]:
+    """What an experiment said, as it is told."""
+    return [*messages, *([f"raised {error}"] if error else [])]
+
+
+# What these look for is there once: what a call leaves behind is there when they run again.
+_ONCE = ("purity", "resources")
+
+
+def _of_experiment(session: Session, clause: str, dtype: str, message: str) -> Finding:
+    """Of the clause where the experiment says so again, else of a loss that is wrong now and then.
+
+    A broken ``should`` stays one: it is told by nothing else.
+    """
+    own = Finding(clause, dtype, message, None, clause)
+    if BY_ID[clause].family in _ONCE or not session.wants(INTERMITTENT):
+        return own
+    if BY_ID[clause].level == "should":
+        return own
+    runs = run_again(lambda: _said(session, clause, dtype), message)
+    if runs.failed == runs.runs:
+        return own
+    text = f"in {runs.failed} of {runs.runs} runs of what {clause} asks for {message}"
+    return replace(own, clause=INTERMITTENT, message=text)
+
+
+def _said(session: Session, clause: str, dtype: str) -> str | None:
+    """The first deviation that an experiment meets now; None where it cannot be told."""
+    try:
+        with session.limited(clause):
+            found = told(*run_experiment(clause, session.bench(clause, dtype)))
+    except (Lost, BadEvidence, Unavailable):
+        return None
+    return found[0] if found else ""
