@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -14,9 +15,10 @@ from conformance.judging.causes.explain import explain
 from conformance.judging.checks import ASPECTS, Deviation, Judgement
 from conformance.judging.evidence import BadEvidence
 from conformance.judging.experiments import EXPERIMENTS, run_experiment
-from conformance.judging.findings import Finding, ShardResult
+from conformance.judging.findings import INTERMITTENT, REPEAT, Finding, ShardResult
 from conformance.judging.minimise import minimise
 from conformance.judging.observer import Lost, Unavailable
+from conformance.judging.repeats import COUNTED
 from conformance.running.budgets import EXPLAINING, Budget
 from conformance.running.session import Session
 
@@ -103,7 +105,11 @@ def replayed(session: Session, clause: str, dtype: str, case: Case | None) -> It
     """
     if case is not None:
         before = len(session.lost)
-        found = [f"{d.aspect}: {d.message}" for d in session.run(case).deviations]
+        runs = COUNTED if clause in (INTERMITTENT, REPEAT) else 1
+        judged = session.repeat(case, runs)
+        said = Counter(f"{d.aspect}: {d.message}" for one in judged for d in one.deviations)
+        often = {text: f" (in {n} of {runs} calls)" if runs > 1 else "" for text, n in said.items()}
+        found = [text + times for text, times in often.items()]
         return [*found, *(f"the call {how}" for _, _, how in session.lost[before:])]
     if clause not in EXPERIMENTS:
         raise Unavailable(f"there is no experiment on {clause}")

@@ -14,7 +14,9 @@ from conformance.judging.attribution import attribute
 from conformance.judging.checks import ASPECTS
 from conformance.judging.evidence import BadEvidence
 from conformance.judging.experiments import EXPERIMENTS, run_experiment
+from conformance.judging.findings import INTERMITTENT, REPEAT
 from conformance.judging.observer import Lost, Unavailable
+from conformance.judging.repeats import COUNTED
 from conformance.running.session import Session
 from conformance.verdict.waivers import Rechecked, Waiver
 
@@ -51,15 +53,17 @@ def recheck(session: Session, waiver: Waiver, until: float = math.inf) -> Rechec
 
 
 def _recheck_case(session: Session, waiver: Waiver, case: Case, until: float) -> Rechecked:
-    for run in range(1, RUNS + 1):
-        message = _deviates(session, waiver.clause, case)
+    seldom = waiver.clause in (INTERMITTENT, REPEAT)
+    runs = COUNTED if seldom else RUNS
+    for run in range(1, runs + 1):
+        message = _deviates(session, waiver.clause, case, seldom)
         for _, status, how in session.lost:
             return Rechecked(waiver, status, run, f"the call {how}")
         if message:
             return Rechecked(waiver, "fail", run, message)
         if time.monotonic() > until:
             return _no_time(waiver, run)
-    return Rechecked(waiver, "pass", RUNS)
+    return Rechecked(waiver, "pass", runs)
 
 
 def _no_time(waiver: Waiver, runs: int) -> Rechecked:
@@ -67,10 +71,15 @@ def _no_time(waiver: Waiver, runs: int) -> Rechecked:
     return Rechecked(waiver, "unavailable", runs, reason)
 
 
-def _deviates(session: Session, clause: str, case: Case) -> str:
-    """What deviates from ``clause`` in one run of ``case``; empty where nothing does."""
+def _deviates(session: Session, clause: str, case: Case, seldom: bool) -> str:
+    """What deviates from ``clause`` in one run of ``case``; empty where nothing does.
+
+    ``seldom``: it is a clause that whatever comes now and then belongs to.
+    """
     present = features(case)
     for deviation in session.run(case).deviations:
+        if seldom:
+            return deviation.message
         if deviation.aspect not in ASPECTS:
             found = {deviation.aspect}
         else:  # as its own features say, or as those that are needed for it
