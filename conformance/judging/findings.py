@@ -62,16 +62,19 @@ class Finding:
         return cls(**plain_ones, case=case, where=where, cause=cause)
 
 
-def lost_call(text: str, status: str, how: str) -> Finding:
-    """The finding for a call (as it was announced) that ended its process or did not return."""
+def lost_call(text: str, status: str, how: str, alone: bool = True) -> Finding:
+    """The finding for a call (as it was announced) that ended its process or did not return.
+
+    ``alone``: so it did in a fresh process; if not, an earlier call may be to blame for it.
+    """
     message = f"the call {how}"
     if text.startswith(EXPERIMENT):
         _, clause, dtype = text.split(" ")
-        return Finding(clause, dtype, message, None, status=status)
+        return Finding(clause if alone else INTERMITTENT, dtype, message, None, clause, status)
     case = Case.from_json(json.loads(text))
     present = features(case)
     clause = clause_of("value", case, present[0] if present else None)
-    return Finding(clause, case.dtype, message, case, "value", status)
+    return Finding(clause if alone else INTERMITTENT, case.dtype, message, case, "value", status)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from conformance.judging.minimise import minimise
 from conformance.judging.observer import Lost, Unavailable
 from conformance.judging.repeats import COUNTED
 from conformance.running.budgets import EXPLAINING, Budget
+from conformance.running.experimenting import told
 from conformance.running.session import Session
 
 
@@ -110,7 +111,7 @@ def replayed(session: Session, clause: str, dtype: str, case: Case | None) -> It
         said = Counter(f"{d.aspect}: {d.message}" for one in judged for d in one.deviations)
         often = {text: f" (in {n} of {runs} calls)" if runs > 1 else "" for text, n in said.items()}
         found = [text + times for text, times in often.items()]
-        return [*found, *(f"the call {how}" for _, _, how in session.lost[before:])]
+        return [*found, *(f"the call {lost.how}" for lost in session.lost[before:])]
     if clause not in EXPERIMENTS:
         raise Unavailable(f"there is no experiment on {clause}")
     try:
@@ -120,4 +121,4 @@ def replayed(session: Session, clause: str, dtype: str, case: Case | None) -> It
         return [f"the call {lost.how}"]
     except BadEvidence as bad:
         return [str(bad)]
-    return [*messages, *([f"raised {error}"] if error else [])]
+    return told(messages, error)

@@ -17,6 +17,7 @@ from conformance.judging.experiments import EXPERIMENTS, run_experiment
 from conformance.judging.findings import INTERMITTENT, REPEAT
 from conformance.judging.observer import Lost, Unavailable
 from conformance.judging.repeats import COUNTED
+from conformance.running.losses import Kinds
 from conformance.running.session import Session
 from conformance.verdict.waivers import Rechecked, Waiver
 
@@ -43,7 +44,7 @@ def recheck(session: Session, waiver: Waiver, until: float = math.inf) -> Rechec
     ``until``: the time (``time.monotonic()``) after which it is not run again.
     """
     # What was lost before is to be called again here, and what is lost here is told by the waiver.
-    session = dataclasses.replace(session, lost=[])
+    session = dataclasses.replace(session, lost=[], kinds=Kinds())
     if waiver.case is not None:
         return _recheck_case(session, waiver, waiver.case, until)
     if waiver.clause in EXPERIMENTS:
@@ -57,8 +58,8 @@ def _recheck_case(session: Session, waiver: Waiver, case: Case, until: float) ->
     runs = COUNTED if seldom else RUNS
     for run in range(1, runs + 1):
         message = _deviates(session, waiver.clause, case, seldom)
-        for _, status, how in session.lost:
-            return Rechecked(waiver, status, run, f"the call {how}")
+        for call in session.lost:
+            return Rechecked(waiver, call.status, run, f"the call {call.how}")
         if message:
             return Rechecked(waiver, "fail", run, message)
         if time.monotonic() > until:

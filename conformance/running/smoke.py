@@ -29,8 +29,8 @@ def _problems(session: Session) -> Iterator[str]:
             if deviations:
                 hint = _hint(session, case, deviations[0].message)
                 yield f"{dtype} {reduction}: {deviations[0].message}{hint}"
-            for _, _, how in session.lost:
-                yield f"{dtype} {reduction}: the call {how}"
+            for call in session.lost:
+                yield f"{dtype} {reduction}: the call {call.how}"
                 return
     if "module" in target.claims:
         yield from _module_problems(session)

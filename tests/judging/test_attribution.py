@@ -15,7 +15,7 @@ from conformance.cases.layouts import place
 from conformance.cases.profiles import PROFILES
 from conformance.judging.findings import merged
 from conformance.judging.repeats import Runs, run_again
-from conformance.running.session import run_shard
+from conformance.running.run import run_shard
 from conformance.running.shards import Shard, plan
 from targets import Target
 from tests.mutants.mutant import EAGER, Loss, Pair, by_gradients, memory, right, right_gradients

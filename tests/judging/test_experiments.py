@@ -19,7 +19,7 @@ from conformance.judging.observer import Raised, Unavailable
 from conformance.observer.protocols.kit import text_of
 from conformance.running.concluding import conclude
 from conformance.running.observers import InProcess
-from conformance.running.session import run_shard
+from conformance.running.run import run_shard
 from conformance.running.shards import experiment_shards, experiments_of, plan
 from conformance.verdict.verdict import Verdict
 from targets import Target

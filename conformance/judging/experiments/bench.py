@@ -129,7 +129,7 @@ def run_experiment(clause: str, bench: Bench) -> tuple[list[str], str | None]:
     try:
         return list(itertools.islice(EXPERIMENTS[clause](bench), 1)), None
     except Raised as raised:
-        return [], str(raised)
+        return [], f"{raised}{raised.asked}"
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # its parts do not fit
         raise BadEvidence(f"its parts do not fit: {type(error).__name__}: {error}") from error
 
