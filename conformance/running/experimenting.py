@@ -86,8 +86,11 @@ def _run_experiment(
         result.add(Finding(clause, dtype, BLOCKED, None, clause, "unavailable"))
         return True
     result.count((clause, dtype))
+    alone = bench.turn and len(session.target.dtypes) > 1
     for message in told(messages, error):
-        result.add(_of_experiment(session, clause, dtype, message))
+        found = _of_experiment(session, clause, dtype, message)
+        text = f"seen in {dtype}, others not looked at: {found.message}"
+        result.add(replace(found, message=text) if alone else found)
     return True
 
 
