@@ -382,6 +382,9 @@ CLAUSES: tuple[Clause, ...] = (
         profile="release",
     ),
     _clause("determinism.repeat", "The same call gives the same bits.", "deterministic"),
+    _clause(
+        "determinism.intermittent", "What was wrong once is wrong whenever it is called again."
+    ),
     _clause("determinism.threads", "The value is permitted whatever the number of threads."),
     _clause(
         "determinism.concurrent",

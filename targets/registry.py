@@ -73,8 +73,9 @@ def resolve(spec: Any) -> Target:
     """The target that ``spec`` names or is.
 
     ``spec``: a Target; a registered name; ``package.module:attribute``; ``path/file.py:attribute``
-    (``:attribute`` may be left out where the file has one Target); a callable; an ``nn.Module``
-    class or instance. Raises :class:`TargetError`, with a message meant for users.
+    (``:attribute`` may be left out where the file has one Target, or else one function of two
+    operands or ``nn.Module``); a callable; an ``nn.Module`` class or instance. Raises
+    :class:`TargetError`, with a message meant for users.
     """
     target = _found(spec)
     if inspect.isclass(target.loss):
@@ -246,7 +247,7 @@ def _place(error: BaseException) -> str:
 
 def _from_module(module: ModuleType, attribute: str, spec: str) -> Target:
     if not attribute:
-        return _only_target(module, spec)
+        return _only_one(module, spec)
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -258,12 +259,16 @@ def _from_module(module: ModuleType, attribute: str, spec: str) -> Target:
     return target if target.source else replace(target, source=spec)
 
 
-def _only_target(module: ModuleType, spec: str) -> Target:
+def _only_one(module: ModuleType, spec: str) -> Target:
+    """The one Target of a file; else the one thing defined there that can be a loss."""
     registered = _REGISTERED_BY.get(module.__name__, ())
     own = {v.name: v for v in vars(module).values() if isinstance(v, Target)}
     for candidates in (list(registered), list(own.values())):
         if len(candidates) == 1:
             return replace(candidates[0], source=spec)
+    losses = [name for name, v in vars(module).items() if name[0] != "_" and _is_loss(v, module)]
+    if len(losses) == 1 and not (registered or own):
+        return _from_module(module, losses[0], f"{spec}:{losses[0]}")
     names = [
         name
         for name, value in vars(module).items()
@@ -272,6 +277,19 @@ def _only_target(module: ModuleType, spec: str) -> Target:
     ]
     reason = "it has " + ", ".join(names) if names else "it has none"
     raise TargetError(f"{spec}: say which attribute, as {spec}:NAME; {reason}")
+
+
+def _is_loss(found: Any, module: ModuleType) -> bool:
+    """Whether it is defined in ``module``: an ``nn.Module``, or a function of two operands."""
+    if getattr(found, "__module__", "") != module.__name__:
+        return False
+    if inspect.isclass(found):
+        return _is_a(found, "nn.Module")
+    try:
+        inspect.signature(found).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return inspect.isfunction(found)
 
 
 def _adapt(found: Any, name: str) -> Target:

@@ -32,7 +32,7 @@ from torch import Tensor
 from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID
 from conformance.observer.protocols.kit import text_of
-from conformance.running.session import run_shard
+from conformance.running.run import run_shard
 from conformance.running.shards import plan
 from targets import Target
 from tests.mutants import MUTANTS

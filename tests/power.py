@@ -26,7 +26,8 @@ from conformance.cases.profiles import PROFILES, Profile
 from conformance.clauses import BY_ID, CLAUSES, Clause
 from conformance.judging.findings import ShardResult, merged
 from conformance.running.concluding import conclude
-from conformance.running.session import Session, run_shard
+from conformance.running.run import run_shard
+from conformance.running.session import Session
 from conformance.running.shards import Shard, experiment_shards, plan
 from targets import Target
 from tests.mutants import CUDA_MUTANTS, LENIENT, MUTANTS

@@ -30,7 +30,7 @@ from conformance.judging.findings import EXPERIMENT, merged
 from conformance.report.repro import simplest
 from conformance.running.concluding import conclude
 from conformance.running.explaining import explain_all
-from conformance.running.session import run_shard
+from conformance.running.run import run_shard
 from conformance.running.shards import plan
 from tests.mutants import LENIENT, MUTANTS
 from tests.pool import pool

@@ -26,7 +26,7 @@ from conformance.report.text import conclusion, render
 from conformance.running.concluding import conclude
 from conformance.running.explaining import explain_all
 from conformance.running.inprocess import judge
-from conformance.running.session import run_shard
+from conformance.running.run import run_shard
 from conformance.running.shards import plan
 from conformance.verdict.verdict import BROKEN_STATUSES, ClauseResult, Verdict
 from targets.target import CLAIMS

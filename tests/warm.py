@@ -7,7 +7,7 @@ import torch
 import torch._dynamo
 
 from conformance.cases.profiles import PROFILES
-from conformance.running.session import run_shard
+from conformance.running.run import run_shard
 from conformance.running.shards import Shard
 from targets.builtin import BUILTIN
 from tests.sessions import session_on

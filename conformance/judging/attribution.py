@@ -11,20 +11,25 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from conformance.cases.case import Case
+from conformance.cases.claimed import Claimed
 from conformance.cases.features import Feature, clause_of, features, keep_only
-from conformance.cases.plans import plain
+from conformance.cases.plans import plain, within
 from conformance.judging.checks import ASPECTS, Deviation, Judgement
 from conformance.judging.findings import Finding
 
 Rerun = Callable[[Case], Judgement]
 
 
-def attribute(case: Case, deviation: Deviation, rerun: Rerun) -> Finding:
-    """The finding for a deviation on ``case``: its clause and the simplest case that shows it."""
+def attribute(case: Case, deviation: Deviation, rerun: Rerun, claimed: Claimed) -> Finding:
+    """The finding for a deviation on ``case``: its clause and the simplest case that shows it.
+
+    Of cases that the target ``claimed``.
+    """
     if deviation.aspect not in ASPECTS:
         return Finding(deviation.aspect, case.dtype, deviation.message, case, deviation.aspect)
     present = features(case)
-    for kept, simpler in ((), _plain(case)), *_simpler(case, present):
+    candidates = ((), _plain(case)), *_simpler(case, present)
+    for kept, simpler in ((k, one) for k, every in candidates for one in within(claimed, every)):
         for other in rerun(simpler).deviations:
             if other.aspect == deviation.aspect:
                 clause = clause_of(other.aspect, simpler, kept[0] if kept else None)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from conformance.cases.case import Case, cost
 from conformance.cases.features import clause_of, features
+from conformance.clauses import BLOCKED
 from conformance.judging.cause import Cause
 from conformance.judging.checks import Where
 from conformance.judging.measures import Bin, Cell
 
 Row = tuple[str, str]  # clause id, dtype
 EXPERIMENT = "experiment "  # how the text of a call begins that is no case
+# What a call that is wrong now and then breaks; of those that claim it, the second one too.
+INTERMITTENT, REPEAT = "determinism.intermittent", "determinism.repeat"
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Finding:
 
     ``aspect``: of the deviation (see checks.py). ``status``: fail, crash, timeout or unavailable.
     ``where``: the wrong elements, where there are any. ``cause``: the likely one, where it could be
-    told.
+    told. ``swings``: the very same call was right and wrong in turn, and more than once.
     """
 
     clause: str
@@ -35,6 +38,12 @@ class Finding:
     status: str = "fail"
     where: Where | None = None
     cause: Cause | None = None
+    swings: bool = False
+
+    @property
+    def is_intermittent(self) -> bool:
+        """Whether it is about a call that deviates now and then only."""
+        return self.clause == INTERMITTENT or (self.clause == REPEAT and self.case is not None)
 
     def to_json(self) -> dict[str, Any]:
         data = {k: v for k, v in asdict(self).items() if k not in ("case", "where")}
@@ -48,20 +57,24 @@ class Finding:
         case = Case.from_json(data["case"]) if data["case"] else None
         where = Where.from_json(data["where"]) if data["where"] else None
         cause = Cause(**data["cause"]) if data["cause"] else None
-        plain_ones = {k: data[k] for k in ("clause", "dtype", "message", "aspect", "status")}
+        names = ("clause", "dtype", "message", "aspect", "status", "swings")
+        plain_ones = {k: data[k] for k in names}
         return cls(**plain_ones, case=case, where=where, cause=cause)
 
 
-def lost_call(text: str, status: str, how: str) -> Finding:
-    """The finding for a call (as it was announced) that ended its process or did not return."""
+def lost_call(text: str, status: str, how: str, alone: bool = True) -> Finding:
+    """The finding for a call (as it was announced) that ended its process or did not return.
+
+    ``alone``: so it did in a fresh process; if not, an earlier call may be to blame for it.
+    """
     message = f"the call {how}"
     if text.startswith(EXPERIMENT):
         _, clause, dtype = text.split(" ")
-        return Finding(clause, dtype, message, None, status=status)
+        return Finding(clause if alone else INTERMITTENT, dtype, message, None, clause, status)
     case = Case.from_json(json.loads(text))
     present = features(case)
     clause = clause_of("value", case, present[0] if present else None)
-    return Finding(clause, case.dtype, message, case, "value", status)
+    return Finding(clause if alone else INTERMITTENT, case.dtype, message, case, "value", status)
 
 
 @dataclass
@@ -125,7 +138,13 @@ class ShardResult:
 
 
 def _order(finding: Finding) -> tuple[Any, ...]:
-    return (finding.case is None, cost(finding.case) if finding.case else (), finding.message)
+    unclear = finding.status == "unavailable"  # what was found out goes before what was not
+    return (
+        unclear,
+        finding.case is None,
+        cost(finding.case) if finding.case else (),
+        finding.message,
+    )
 
 
 def merged(results: Iterable[ShardResult]) -> ShardResult:
@@ -149,4 +168,13 @@ def merged(results: Iterable[ShardResult]) -> ShardResult:
         for finding in result.findings.values():
             total.add(finding)
     total.digest = hasher.hexdigest()
+    if any(finding.swings for finding in total.findings.values()):
+        total.findings = {row: _blocked(finding) for row, finding in total.findings.items()}
     return total
+
+
+def _blocked(finding: Finding) -> Finding:
+    """Where the same call is right and wrong in turn, experiments, of many calls, tell nothing."""
+    if finding.status != "fail" or finding.case is not None or finding.clause == INTERMITTENT:
+        return finding
+    return replace(finding, message=BLOCKED, status="unavailable")

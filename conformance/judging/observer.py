@@ -25,24 +25,28 @@ from reference.formats import Floats
 
 Json = dict[str, Any]
 BATCH = 1 << 26  # bytes handed in: a batch ends there
+ASKED = 200  # characters of what was asked for that a message has
 SPARE = 1 << 20  # bytes of notes beyond what is expected: a wrong result may be larger than a right
 
 
 class Lost(Exception):
     """A call ended the observer, or did not return. ``call``: as it was announced, empty outside of
-    any. ``status``: crash or timeout. The message says how, after "the call"."""
+    any. ``status``: crash or timeout, after ``limit`` seconds. ``how``: after "the call".
+    ``elements``: that were handed in to a protocol, which ``asked`` describes."""
 
-    def __init__(self, call: str, status: str, how: str) -> None:
+    def __init__(self, call: str, status: str, how: str, limit: float = 0.0) -> None:
         super().__init__(how)
-        self.call, self.status, self.how = call, status, how
+        self.call, self.status, self.how, self.limit = call, status, how, limit
+        self.elements, self.asked = 0, ""
 
 
 class Raised(Exception):
-    """A protocol raised: the message is the exception as text, ``kind`` the name of its type."""
+    """A protocol raised: the message is the exception as text, ``kind`` the name of its type.
+    ``asked``: what it was asked for."""
 
-    def __init__(self, text: str, kind: str) -> None:
+    def __init__(self, text: str, kind: str, asked: str = "") -> None:
         super().__init__(text)
-        self.kind = kind
+        self.kind, self.asked = kind, asked
 
 
 class Unavailable(Exception):
@@ -104,8 +108,10 @@ class Observer(abc.ABC):
     """An observer of one target on one device, whichever side of a wall it is on.
 
     ``claimed``: what the target says of itself. ``environment``: versions and hardware beside it.
+    ``limit``: seconds that a call may take.
     """
 
+    limit = math.inf
     claimed: Claimed
     environment: dict[str, str]
     device: str
@@ -142,7 +148,12 @@ class Observer(abc.ABC):
         request = {"do": "perform", "protocol": protocol, "given": handed, "settings": settings}
         room = 16 * sum(8 * one.values.size for one in given.values()) + SPARE
         whole = image.whole()
-        answer, notes = self._asked(request, whole, room, [announced or protocol])
+        try:
+            answer, notes = self._asked(request, whole, room, [announced or protocol])
+        except Lost as lost:
+            lost.elements = sum(one.values.size for one in given.values())
+            lost.asked = _described(protocol, given, settings)
+            raise
         self.arena.release(len(whole) + len(notes))
         if "unavailable" in answer:
             raise Unavailable(str(_only(answer, "unavailable")["unavailable"]))
@@ -150,7 +161,8 @@ class Observer(abc.ABC):
             raise Outside(str(_only(answer, "outside")["outside"]))
         if "raised" in answer:
             raised = _only(answer, "raised", "kind")
-            raise Raised(str(raised["raised"]), str(raised["kind"]))
+            asked = _described(protocol, given, settings)
+            raise Raised(str(raised["raised"]), str(raised["kind"]), asked)
         return evidence(_only(answer, "evidence")["evidence"], notes)
 
     def _asked(
@@ -186,6 +198,14 @@ class Observer(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """End it; whatever it is doing."""
+
+
+def _described(protocol: str, given: dict[str, Given], settings: Json) -> str:
+    """What is asked for, in a line: `` (in transforms.autocast: x float32[3], …, dtype='…')``."""
+    parts = [f"{name} {one.dtype}{list(one.shape)}" for name, one in given.items()]
+    parts += [f"{name}={value!r}" for name, value in settings.items()]
+    text = f"{protocol}: {', '.join(parts)}"
+    return f" (in {text if len(text) <= ASKED else text[:ASKED] + '…'})"
 
 
 def _only(answer: Json, *names: str) -> Json:

@@ -78,7 +78,8 @@ def _opened(options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
     try:
         target = resolve(options["target"])
-        path = options["target"].rpartition(":")[0]
+        named = options["target"]
+        path = named if named.endswith(".py") else named.rpartition(":")[0]
         if path.endswith(".py"):  # for imports inside functions
             sys.path.append(str(Path(path).resolve().parent))
         make_ready(target, options["device"])

@@ -12,7 +12,8 @@ from conformance.clauses import BY_ID
 from conformance.pytest.plugin import RESULT
 from conformance.pytest.verdicts import observers_of, waivers_of
 from conformance.running.observers import Process
-from conformance.running.session import Session, run_shard
+from conformance.running.run import run_shard
+from conformance.running.session import Session
 from conformance.running.shards import Shard, plan
 from conformance.verdict.verdict import BROKEN_STATUSES
 

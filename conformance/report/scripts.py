@@ -33,6 +33,7 @@ WRITTEN_OUT = 48  # numbers, or runs of equal ones: beyond, an operand is made a
 LARGE = 4096  # elements
 ATTEMPTS = 20  # some losses are right for the first ten calls on a shape, or most of the time
 FEW_ATTEMPTS = 3  # where the operands are large, and of an experiment, which is many calls
+SECONDS = 30  # for which the script of a call that is wrong now and then makes it
 TIMEOUT = 60  # seconds after which the script of a call that does not return ends itself
 WIDTH = 96
 
@@ -74,6 +75,8 @@ class Failure(Protocol):
     def aspect(self) -> str: ...
     @property
     def status(self) -> str: ...
+    @property
+    def is_intermittent(self) -> bool: ...
 
 
 def script(target: Claimed, failure: Failure, permitted: Json, device: str, seed: int) -> str:
@@ -339,7 +342,8 @@ def _whole(v: float) -> str:
 
 def _experiment(target: Claimed, failure: Failure, device: str, seed: int) -> str:
     bundle = Bundle(_INSTEAD, _RESERVED)
-    experiment = decorated(f"{_JUDGING}.experiments", "experiment", failure.clause)
+    clause = failure.aspect if failure.is_intermittent else failure.clause
+    experiment = decorated(f"{_JUDGING}.experiments", "experiment", clause)
     bundle.add(*experiment)
     bundle.add(_ALONE, "first_message")
     bundle.add(_ALONE, "Observer")
@@ -367,7 +371,7 @@ def _experiment(target: Claimed, failure: Failure, device: str, seed: int) -> st
     first = [bundle.part(*place) for place in (experiment, *protocols.values())]
     modules = {part.module for part in first}
     first += [part for part in bundle.parts if part.module in modules and part not in first]
-    quick = BY_ID[failure.clause].profile == "quick"
+    quick = BY_ID[clause].profile == "quick"
     options = f"{FEW_ATTEMPTS}, histories=2" if quick else "1"
     return _assembled(target, failure, bundle, lines, f"{options}, unable=(Unavailable,)", first)
 
@@ -426,6 +430,8 @@ def _assembled(
     bundle.add(_COMMON, "run")
     common = [part for part in bundle.parts if part not in own]
     front = [part for part in first if not part.needs]
+    options += f", seconds={SECONDS}" if failure.is_intermittent else ""
+    options += ", apart=True" if failure.status == "crash" else ""
     end = [f"    sys.exit(run(deviations, LOSS, {options}))"]
     if failure.status == "timeout":
         bundle.use("faulthandler")
@@ -471,9 +477,12 @@ def _header(target: Claimed, failure: Failure, numpy: bool) -> Iterator[str]:
     yield from _comment(f"{target.name} breaks {failure.clause} ({failure.dtype}): {sentence}")
     yield from _comment(failure.message)
     if failure.status == "crash":
-        yield from _comment("The call ended its process: so it will end this script.")
+        yield from _comment("The call ended its process: it is made in a child of this script's.")
     elif failure.status == "timeout":
         yield from _comment(f"The call did not return: the script ends itself after {TIMEOUT} s.")
+    if failure.is_intermittent:
+        text = f"It is wrong now and then: the script calls again and again, for up to {SECONDS} s "
+        yield from _comment(f"{text}on a fresh loss, and as long on one that was called before.")
     yield "#"
     yield from _comment(
         "Exit status: 1 where the loss deviates, 0 where it does not, 2 where it cannot be had. "

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ import torch
 from conformance.judging.checks import number
 from reference.formats import Floats, Format
 
+RETURNED = 64  # more than the exit status of a script: of a child whose calls all returned
 # For each element, what is permitted: from … to …, or nan
 Permitted = dict[tuple[int, ...], list[tuple[float, float]]]
 
@@ -121,22 +123,32 @@ def run(
     attempts: int,
     histories: int = 1,
     unable: tuple[type[Exception], ...] = (),
+    seconds: float = 0.0,
+    apart: bool = False,
 ) -> int:
-    """The exit status; says what deviates. ``attempts``: some losses are right now and then.
+    """The exit status; says what deviates. ``attempts``: some losses are right now and then; there
+    are as many more as fit into these ``seconds``.
 
     ``histories``: 2 where other calls may come first. Some losses are wrong only without such
-    calls and some only after them, so each history has a process of its own.
+    calls and some only after them, so each history has a process of its own; ``apart``: each and
+    every one, since a call may end its process.
     """
-    for history in range(1, histories) if hasattr(os, "fork") else ():
+    apart = apart and hasattr(os, "fork")
+    others = [*range(1, histories), *([0] if apart else [])] if hasattr(os, "fork") else []
+    for history in others:
         process = os.fork()
         if not process:
-            status = one_history(deviations, loss, attempts, history, unable)
+            status = one_history(deviations, loss, attempts, history, unable, seconds)
             sys.stdout.flush()
-            os._exit(status)
-        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        if status:
-            return status if status > 0 else 128 - status
-    status = one_history(deviations, loss, attempts, 0, unable)
+            os._exit(RETURNED + status)
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if not RETURNED <= code <= RETURNED + 2:
+            how = f"signal {-code}" if code < 0 else f"exit status {code}"
+            print(f"the call ended its process: {how}")
+            return 1
+        if code > RETURNED:
+            return code - RETURNED
+    status = 0 if apart else one_history(deviations, loss, attempts, 0, unable, seconds)
     if not status:
         print("as permitted")
     return status
@@ -148,6 +160,7 @@ def one_history(
     attempts: int,
     history: int,
     unable: tuple[type[Exception], ...],
+    seconds: float,
 ) -> int:
     """The exit status with, or without, other calls before each attempt."""
     name = sys.argv[1] if len(sys.argv) > 1 else loss
@@ -159,10 +172,12 @@ def one_history(
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     wrong: list[str] = []
+    attempt, until = 0, time.monotonic() + seconds
     try:
-        for attempt in range(attempts):
+        while not wrong and (attempt < attempts or time.monotonic() < until):
             earlier = 1 + attempt % 2 if history else 0
-            wrong = wrong or list(deviations(target, attempt, earlier))
+            wrong = list(deviations(target, attempt, earlier))
+            attempt += 1
     except unable as reason:
         print(f"cannot run here: {reason}", file=sys.stderr)
         return 2

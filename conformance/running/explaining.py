@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -14,10 +15,12 @@ from conformance.judging.causes.explain import explain
 from conformance.judging.checks import ASPECTS, Deviation, Judgement
 from conformance.judging.evidence import BadEvidence
 from conformance.judging.experiments import EXPERIMENTS, run_experiment
-from conformance.judging.findings import Finding, ShardResult
+from conformance.judging.findings import INTERMITTENT, REPEAT, Finding, ShardResult
 from conformance.judging.minimise import minimise
 from conformance.judging.observer import Lost, Unavailable
+from conformance.judging.repeats import COUNTED
 from conformance.running.budgets import EXPLAINING, Budget
+from conformance.running.experimenting import told
 from conformance.running.session import Session
 
 
@@ -25,6 +28,8 @@ def to_explain(total: ShardResult, selected: str = "*") -> list[Finding]:
     """One finding of each clause, one with a case before others: the rest stay as they are."""
     chosen: dict[str, Finding] = {}
     for finding in sorted(total.findings.values(), key=lambda f: f.case is None):
+        if finding.is_intermittent:
+            continue  # what does not come again cannot be made smaller
         if finding.status == "fail" and selects(selected, finding.clause):
             chosen.setdefault(finding.clause, finding)
     return [chosen[clause] for clause in sorted(chosen)]
@@ -101,8 +106,12 @@ def replayed(session: Session, clause: str, dtype: str, case: Case | None) -> It
     """
     if case is not None:
         before = len(session.lost)
-        found = [f"{d.aspect}: {d.message}" for d in session.run(case).deviations]
-        return [*found, *(f"the call {how}" for _, _, how in session.lost[before:])]
+        runs = COUNTED if clause in (INTERMITTENT, REPEAT) else 1
+        judged = session.repeat(case, runs)
+        said = Counter(f"{d.aspect}: {d.message}" for one in judged for d in one.deviations)
+        often = {text: f" (in {n} of {runs} calls)" if runs > 1 else "" for text, n in said.items()}
+        found = [text + times for text, times in often.items()]
+        return [*found, *(f"the call {lost.how}" for lost in session.lost[before:])]
     if clause not in EXPERIMENTS:
         raise Unavailable(f"there is no experiment on {clause}")
     try:
@@ -112,4 +121,4 @@ def replayed(session: Session, clause: str, dtype: str, case: Case | None) -> It
         return [f"the call {lost.how}"]
     except BadEvidence as bad:
         return [str(bad)]
-    return [*messages, *([f"raised {error}"] if error else [])]
+    return told(messages, error)

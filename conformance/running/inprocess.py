@@ -13,7 +13,8 @@ from conformance.running.explaining import explain_all
 from conformance.running.observers import InProcess
 from conformance.running.options import check_profile
 from conformance.running.recheck import recheck_all
-from conformance.running.session import Session, run_shard
+from conformance.running.run import run_shard
+from conformance.running.session import Session
 from conformance.running.shards import plan
 from conformance.verdict.verdict import Verdict
 from conformance.verdict.waivers import Waiver

@@ -77,7 +77,8 @@ class Process(Observer):
 
         ``server``: the channel of a fork server, for further ones.
         """
-        self.hosting, self.device, self.server = hosting, hosting.device, server
+        self.hosting, self.device, self.limit = hosting, hosting.device, hosting.limit
+        self.server = server
         self.arena = arena or Arena.new()
         self.deadline: float | None = None  # time.monotonic(): no call goes on for longer
         self.stopped: Callable[[], bool] = lambda: False
@@ -177,7 +178,7 @@ class Process(Observer):
             except BlockingIOError:
                 continue
             if data and time.monotonic() > end:
-                raise self._lost("", "timeout", f"took no request within {limit:g} s")
+                raise self._lost("", "timeout", f"took no request within {limit:g} s", limit)
 
     def _receive(self, calls: Sequence[str], limit: float) -> Json:
         """The answer. ``limit``: seconds for each call. Raises Lost and BadEvidence."""
@@ -199,9 +200,11 @@ class Process(Observer):
             if begun > len(calls):
                 raise BadEvidence("the observer made more calls than were asked for")
             if now - since > patience:
-                raise self._lost(call, "timeout", f"did not return within {patience:g} s")
+                text = f"did not return within {patience:g} s"
+                raise self._lost(call, "timeout", text, patience)
             if self.deadline is not None and now > self.deadline:
-                raise self._lost(call, "timeout", "did not return within the time of all its calls")
+                text = "did not return within the time of all its calls"
+                raise self._lost(call, "timeout", text, patience)
             if self.stopped():
                 self.close()
                 raise Interrupted
@@ -238,9 +241,9 @@ class Process(Observer):
         how = self.arena.reason() if code == LOST_DEVICE else ""
         return self._lost(call, "crash", how or _how(code))
 
-    def _lost(self, call: str, status: str, how: str) -> Lost:
+    def _lost(self, call: str, status: str, how: str, limit: float = 0.0) -> Lost:
         self.close()
-        return Lost(call, status, how)
+        return Lost(call, status, how, limit)
 
 
 def _share(call: str) -> int:

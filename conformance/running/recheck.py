@@ -14,7 +14,10 @@ from conformance.judging.attribution import attribute
 from conformance.judging.checks import ASPECTS
 from conformance.judging.evidence import BadEvidence
 from conformance.judging.experiments import EXPERIMENTS, run_experiment
+from conformance.judging.findings import INTERMITTENT, REPEAT
 from conformance.judging.observer import Lost, Unavailable
+from conformance.judging.repeats import COUNTED
+from conformance.running.losses import Kinds
 from conformance.running.session import Session
 from conformance.verdict.waivers import Rechecked, Waiver
 
@@ -41,7 +44,7 @@ def recheck(session: Session, waiver: Waiver, until: float = math.inf) -> Rechec
     ``until``: the time (``time.monotonic()``) after which it is not run again.
     """
     # What was lost before is to be called again here, and what is lost here is told by the waiver.
-    session = dataclasses.replace(session, lost=[])
+    session = dataclasses.replace(session, lost=[], kinds=Kinds())
     if waiver.case is not None:
         return _recheck_case(session, waiver, waiver.case, until)
     if waiver.clause in EXPERIMENTS:
@@ -51,15 +54,17 @@ def recheck(session: Session, waiver: Waiver, until: float = math.inf) -> Rechec
 
 
 def _recheck_case(session: Session, waiver: Waiver, case: Case, until: float) -> Rechecked:
-    for run in range(1, RUNS + 1):
-        message = _deviates(session, waiver.clause, case)
-        for _, status, how in session.lost:
-            return Rechecked(waiver, status, run, f"the call {how}")
+    seldom = waiver.clause in (INTERMITTENT, REPEAT)
+    runs = COUNTED if seldom else RUNS
+    for run in range(1, runs + 1):
+        message = _deviates(session, waiver.clause, case, seldom)
+        for call in session.lost:
+            return Rechecked(waiver, call.status, run, f"the call {call.how}")
         if message:
             return Rechecked(waiver, "fail", run, message)
         if time.monotonic() > until:
             return _no_time(waiver, run)
-    return Rechecked(waiver, "pass", RUNS)
+    return Rechecked(waiver, "pass", runs)
 
 
 def _no_time(waiver: Waiver, runs: int) -> Rechecked:
@@ -67,15 +72,20 @@ def _no_time(waiver: Waiver, runs: int) -> Rechecked:
     return Rechecked(waiver, "unavailable", runs, reason)
 
 
-def _deviates(session: Session, clause: str, case: Case) -> str:
-    """What deviates from ``clause`` in one run of ``case``; empty where nothing does."""
+def _deviates(session: Session, clause: str, case: Case, seldom: bool) -> str:
+    """What deviates from ``clause`` in one run of ``case``; empty where nothing does.
+
+    ``seldom``: it is a clause that whatever comes now and then belongs to.
+    """
     present = features(case)
     for deviation in session.run(case).deviations:
+        if seldom:
+            return deviation.message
         if deviation.aspect not in ASPECTS:
             found = {deviation.aspect}
         else:  # as its own features say, or as those that are needed for it
             found = {clause_of(deviation.aspect, case, present[0] if present else None)}
-            found.add(attribute(case, deviation, session.run).clause)
+            found.add(attribute(case, deviation, session.run, session.target).clause)
         if clause in found:
             return deviation.message
     return ""

@@ -1,38 +1,40 @@
-"""Run one shard of the plan: its cases, every clause on each, and the findings, in order."""
+"""Run cases, whatever becomes of the observer: everything that running one takes."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from conformance.cases.case import Case
 from conformance.cases.claimed import Claimed
-from conformance.cases.features import clause_of, clauses_of, features
-from conformance.cases.plans import derive, plain, within
-from conformance.cases.profiles import Profile
-from conformance.clauses import BLOCKED, BY_ID, Clause, selects
-from conformance.judging.attribution import attribute
+from conformance.clauses import BY_ID, selects
 from conformance.judging.batch import judge_observations
 from conformance.judging.cache import Memory
-from conformance.judging.checks import ASPECTS, Judgement
+from conformance.judging.checks import Judgement
 from conformance.judging.evidence import BadEvidence
-from conformance.judging.experiments import EXPERIMENTS, Bench, run_experiment
-from conformance.judging.findings import EXPERIMENT, Finding, ShardResult, lost_call
-from conformance.judging.measures import measure_all
-from conformance.judging.observer import Lost, Observer, Outside, Unavailable
-from conformance.running.observers import SHARES, Interrupted
-from conformance.running.shards import Shard, experiments_of, fixed_cases
+from conformance.judging.experiments import Bench, run_experiment
+from conformance.judging.findings import (
+    EXPERIMENT,
+    INTERMITTENT,
+)
+from conformance.judging.observer import Lost, Observer, Raised, Unavailable
+from conformance.running.losses import (
+    Kinds,
+    LostCall,
+    Pace,
+    hopeless,
+    pace,
+    rubbish,
+    slow,
+    weight,
+)
+from conformance.running.observers import SHARES
 
 LEFT_OUT = Judgement((), {})  # of a case that did not run
-BATCH = 120  # cases that are handed to the observer at once
-LOST_PER_SHARD = 3  # calls that may be lost before the rest of a shard is given up
-LOST_PER_RUN = 20  # and before the rest of the run is: the verdict is clear by then
-LOST_BY_TIMEOUT = 4  # a call that times out counts as so many: each costs the whole limit
+LOST_PER_RUN = 20  # calls that may be lost before the rest of the run is given up
 
 
 class Recorder(Protocol):
@@ -50,7 +52,7 @@ class Session:
 
     ``selected``: globs of clause ids; other clauses are not looked at. ``skip``: the texts of calls
     to leave out. ``memory``: permitted sets of other runs. ``lost``: the calls that ended the
-    observer: text, status and how.
+    observer; ``kinds``: what of these is alike. ``paces``: that of the target, once it is known.
     ``lost_before``: how much was lost elsewhere in this run, weighted. ``stopped``: whether to end
     as soon as may be.
     """
@@ -61,8 +63,10 @@ class Session:
     skip: frozenset[str] = frozenset()
     recorder: Recorder | None = None
     memory: Memory | None = None
-    lost: list[tuple[str, str, str]] = field(default_factory=list)
+    lost: list[LostCall] = field(default_factory=list)
     lost_before: int = 0
+    kinds: Kinds = field(default_factory=Kinds)
+    paces: list[Pace | None] = field(default_factory=list)
     stopped: Callable[[], bool] = lambda: False
 
     @property
@@ -79,43 +83,123 @@ class Session:
         return self.run_all([case])[0]
 
     def run_all(self, cases: Sequence[Case]) -> list[Judgement]:
-        """One run of each. A call that ends the observer is noted, and the others run again."""
-        gone = {text for text, _, _ in self.lost} | self.skip
+        """One run of each. A call that ends the observer is noted, and the others run again.
+
+        What is like a case that was lost comes last.
+        """
+        gone = {call.text for call in self.lost} | self.skip
         left = [case for case in cases if case.key() not in gone]
         found: dict[Case, Judgement] = {}
-        while left:
-            try:
-                seen = self.observer.observe(left)
-            except Lost as lost:
-                self.note(lost, left[0].key())
-                gone.add(self.lost[-1][0])
-                left = [case for case in left if case.key() not in gone]
-                if self.lost_enough():
-                    break
-                continue
-            except BadEvidence as bad:
-                if len(left) == 1:
-                    self.note(_rubbish(bad), left[0].key())
-                else:  # which of them it was shows where each is alone
-                    found = self._one_by_one(left)
-                break
-            judged = judge_observations(list(zip(left, seen, strict=True)), self.memory)
-            found |= dict(zip(left, judged, strict=True))
-            break
+        for like in (False, True):
+            self._run_into(found, [case for case in left if case not in found], like)
         return [found.get(case, LEFT_OUT) for case in cases]
 
+    def _run_into(self, found: dict[Case, Judgement], cases: list[Case], like: bool) -> None:
+        """Run those that are like none that was lost; or if ``like`` those whose kind is not spent.
+
+        Those before a call that was lost have returned, so they run again.
+        """
+        returned: set[Case] = set()
+        waiting = [cases]
+        while waiting and not self.lost_enough():
+            lost = {call.text for call in self.lost}
+            left_out = self.kinds.spent if like else self.kinds.like
+            some = [
+                case
+                for case in waiting.pop(0)
+                if case.key() not in lost and (case in returned or not left_out(case))
+            ]
+            if not some:
+                continue
+            try:
+                seen = self.observer.observe(some)
+            except Lost as error:
+                at = self._lose(error, some)
+                returned.update(some[:at])
+                waiting[:0] = [some[:at], some[at + 1 :]]
+                continue
+            except BadEvidence as bad:
+                if len(some) == 1:
+                    self.note(rubbish(bad), some[0].key())
+                else:  # which of them it was shows where each is alone
+                    found |= self._one_by_one(some)
+                continue
+            self.kinds.keep(some)
+            judged = judge_observations(list(zip(some, seen, strict=True)), self.memory)
+            found |= dict(zip(some, judged, strict=True))
+
+    def _lose(self, lost: Lost, cases: Sequence[Case]) -> int:
+        """Note a lost call, the first of its kind as a fresh process has it; which it was."""
+        keys = [case.key() for case in cases]
+        at = keys.index(lost.call) if lost.call in keys else 0
+        case = cases[at]
+        alone = True
+        if lost.status == "timeout":
+            lost = self._paced(lost, lambda known: known.of(math.prod(case.shape)))
+        elif self.kinds.sure.isdisjoint(self.kinds.like(case)):
+            alone = self._is_lost(lambda: self.observer.observe([case]))
+        self.kinds.lose(case, alone)
+        self.note(lost, keys[at], alone)
+        return at
+
+    def lose_experiment(self, lost: Lost, clause: str, bench: Bench) -> None:
+        """Note a call of an experiment that was lost; the first of a clause as a case."""
+        alone = True
+        if lost.status == "timeout":
+            lost = self._paced(lost, lambda known: known.of_experiment(lost.elements))
+        elif not any(call.text.startswith(f"{EXPERIMENT}{clause} ") for call in self.lost):
+            with self.limited(clause):
+                alone = self._is_lost(lambda: run_experiment(clause, bench))
+        self.note(lost, bench.announced, alone)
+
+    def _is_lost(self, call: Callable[[], object]) -> bool:
+        """Whether it ends an observer that has called nothing yet, as this one is now."""
+        try:
+            call()
+        except (Lost, BadEvidence):
+            return True
+        except (Raised, Unavailable):
+            return False
+        return False
+
+    def _paced(self, lost: Lost, expected: Callable[[Pace], float]) -> Lost:
+        """A call that did not return: whether it hangs, or is slow, which is no evidence."""
+        if not self.paces:
+            self.paces.append(pace(self.observer))
+        known = self.paces[0]
+        how = slow(lost, expected(known)) if known and lost.limit else ""
+        return Lost(lost.call, "unavailable", how) if how else lost
+
+    def repeat(self, case: Case, count: int) -> list[Judgement]:
+        """So many runs of one case; none where one was lost, which is noted."""
+        try:
+            seen = self.observer.observe([case] * count)
+        except Lost as lost:
+            self.note(lost, case.key())
+        except BadEvidence as bad:
+            self.note(rubbish(bad), case.key())
+        else:
+            return judge_observations([(case, one) for one in seen], self.memory)
+        return []
+
     def _one_by_one(self, cases: Sequence[Case]) -> dict[Case, Judgement]:
-        found = {}
+        found: dict[Case, Judgement] = {}
         before = len(self.lost)
         for case in cases:
-            if self.lost_enough() or len(self.lost) - before >= LOST_PER_SHARD:
+            if self.lost_enough() or hopeless(len(self.lost) - before, len(found)):
                 break
-            found[case] = self.run(case)
+            judged = self.run(case)
+            if judged is not LEFT_OUT:
+                found[case] = judged
         return found
 
-    def note(self, lost: Lost, otherwise: str) -> None:
+    def note(self, lost: Lost, otherwise: str, alone: bool = True) -> None:
         """Remember a lost call; ``otherwise``: its text where nobody can say."""
-        self.lost.append((lost.call or otherwise, lost.status, lost.how))
+        how = lost.how + lost.asked
+        if not alone and self.wants(INTERMITTENT):
+            how += ", but not alone in a fresh process: an earlier call may have damaged something"
+        alone = alone or not self.wants(INTERMITTENT)
+        self.lost.append(LostCall(lost.call or otherwise, lost.status, how, alone))
 
     def lost_enough(self) -> bool:
         return self.lost_before + weight(self.lost) >= LOST_PER_RUN
@@ -130,192 +214,3 @@ class Session:
     def limited(self, clause: str) -> contextlib.AbstractContextManager[None]:
         """Around an experiment: it takes no longer than so many calls."""
         return self.observer.within(SHARES[BY_ID[clause].profile])
-
-
-def _rubbish(bad: BadEvidence) -> Lost:
-    """What is not in the form of an answer is as good as none."""
-    return Lost("", "crash", f"was not answered: {bad}")
-
-
-def weight(lost: Iterable[Sequence[str]]) -> int:
-    """How much was lost, by these calls."""
-    return sum(LOST_BY_TIMEOUT if status == "timeout" else 1 for _, status, _ in lost)
-
-
-def run_shard(session: Session, shard: Shard, profile: Profile) -> ShardResult:
-    """All cases of ``shard``; the result depends on target, seed, profile and shard alone."""
-    result, before = ShardResult(shard.name), len(session.lost)
-    judge = _Judge(session, result)
-    with contextlib.suppress(Interrupted):
-        _run_phase(session, shard, profile, judge, result)
-    if shard.phase != "experiments":
-        result.digest = judge.digest.hexdigest()
-    for text, status, how in session.lost[before:]:
-        result.add(lost_call(text, status, how))
-    if session.stopped():
-        result.gave_up.append(f"{shard.name}: interrupted")
-    return result
-
-
-def _run_phase(
-    session: Session, shard: Shard, profile: Profile, judge: _Judge, result: ShardResult
-) -> None:
-    if shard.phase == "experiments":
-        _run_experiments(session, experiments_of(shard), result)
-    elif shard.phase == "fuzz":
-        from conformance.cases.fuzz import fuzz  # Hypothesis takes a tenth of a second to import
-
-        fuzz(session.target, profile, derive(session.seed, shard.name), judge.all)
-    else:
-        judge.all(fixed_cases(session.target, profile, session.seed, shard))
-
-
-class _Judge:
-    """Runs cases one batch after the other into a result."""
-
-    def __init__(self, session: Session, result: ShardResult) -> None:
-        self.session, self.result = session, result
-        self.digest = hashlib.sha256()
-        self.explained: set[tuple[Any, ...]] = set()
-        self.before = len(session.lost)
-
-    def all(self, cases: Sequence[Case]) -> list[float]:
-        """Run them; for each the largest share of the permitted error that it used."""
-        shares: list[float] = []
-        for start in range(0, len(cases), BATCH):
-            shares += self._batch(cases[start : start + BATCH])
-        return shares
-
-    def _batch(self, cases: Sequence[Case]) -> list[float]:
-        session = self.session
-        wanted = [
-            case
-            for case in cases
-            if any(map(session.wants, (*clauses_of(case, ASPECTS), *_ALWAYS)))
-        ]
-        if not wanted or self._given_up(len(wanted)):
-            return [0.0] * len(cases)
-        began = time.perf_counter()
-        judged = dict(zip(wanted, session.run_all(wanted), strict=True))
-        seconds = (time.perf_counter() - began) / len(wanted)
-        ran = [(case, found) for case, found in judged.items() if found is not LEFT_OUT]
-        measure_all(ran, self.result.accuracy, self.result.coverage)
-        return [self._one(case, judged[case], seconds) if case in judged else 0.0 for case in cases]
-
-    def _given_up(self, more: int) -> bool:
-        """Whether no further case is to run; that is noted once."""
-        session, lost = self.session, len(self.session.lost) - self.before
-        if session.stopped():
-            return True
-        if lost < LOST_PER_SHARD and not session.lost_enough():
-            return False
-        if not self.result.gave_up:
-            text = f"{self.result.shard}: {lost} calls were lost, the rest is left out"
-            self.result.gave_up.append(text)
-        return True
-
-    def _one(self, case: Case, judgement: Judgement, seconds: float) -> float:
-        result, ran = self.result, judgement is not LEFT_OUT
-        result.cases += 1
-        self.digest.update(case.key().encode())
-        if self.session.recorder is not None:
-            self.session.recorder.see(case, judgement, result.shard, seconds, ran)
-        always = _ALWAYS if judgement.returned else ()
-        for clause in (*clauses_of(case, judgement.shares), *always):
-            result.count((clause, case.dtype))
-        for deviation in judgement.deviations:
-            names = tuple(f.name for f in features(case))
-            where = (deviation.aspect, names, case.dtype, case.reduction)
-            if where not in self.explained:  # one explanation for each kind of case is enough
-                self.explained.add(where)
-                result.add(attribute(case, deviation, self.session.run))
-        self._worst(case, judgement)
-        return max(judgement.shares.values(), default=0.0)
-
-    def _worst(self, case: Case, judgement: Judgement) -> None:
-        present = features(case)
-        for aspect, share in judgement.shares.items():
-            row = (clause_of(aspect, case, present[0] if present else None), case.dtype)
-            known = self.result.worst.get(row)
-            if known is None or share > known[0]:
-                self.result.worst[row] = (share, case)
-
-
-# Clauses that look at every run, whatever the case.
-_ALWAYS = (
-    "value.tensor",
-    "dtypes.result",
-    "gradient.unneeded",
-    "purity.inputs",
-    "purity.grad_output",
-    "purity.alias",
-    "purity.attributes",
-)
-
-
-# Families that ask what becomes of a right value and gradient: where these are wrong in a plain
-# call, they have no evidence of their own.
-_DERIVED = ("autograd", "transforms", "determinism", "metamorphic", "resources")
-
-
-def _run_experiments(session: Session, clauses: Iterable[Clause], result: ShardResult) -> None:
-    """Of those of ``clauses`` that have an experiment, in each dtype that they apply to."""
-
-    @functools.cache
-    def works(dtype: str) -> bool:
-        plain_cases = (plain(dtype, reduction) for reduction in session.target.reductions)
-        cases = [case for whole in plain_cases for case in within(session.target, whole)]
-        return not any(judgement.deviations for judgement in session.run_all(cases))
-
-    before = len(session.lost)
-    for clause, dtype in _applicable(session, clauses):
-        if session.stopped():
-            return
-        if session.lost_enough() or len(session.lost) - before >= LOST_PER_SHARD:
-            result.gave_up.append(f"{result.shard}: too many calls were lost, the rest is left out")
-            return
-        if clause.family in _DERIVED and not works(dtype):
-            result.add(Finding(clause.id, dtype, BLOCKED, None, clause.id, "unavailable"))
-        else:
-            _run_experiment(session, clause.id, dtype, works, result)
-
-
-def _applicable(session: Session, clauses: Iterable[Clause]) -> Iterator[tuple[Clause, str]]:
-    for clause in clauses:
-        if clause.id not in EXPERIMENTS or not session.wants(clause.id):
-            continue
-        for dtype in session.target.dtypes:
-            skipped = f"{EXPERIMENT}{clause.id} {dtype}" in session.skip
-            about = clause.is_about(session.device) and clause.applies(session.target, dtype)
-            if about and not skipped:
-                yield clause, dtype
-
-
-def _run_experiment(
-    session: Session,
-    clause: str,
-    dtype: str,
-    works: Callable[[str], bool],
-    result: ShardResult,
-) -> None:
-    bench = session.bench(clause, dtype)
-    try:
-        with session.limited(clause):
-            messages, error = run_experiment(clause, bench)
-    except Outside:
-        return  # without a finding and without an example: unclaimed
-    except Unavailable as reason:
-        result.add(Finding(clause, dtype, str(reason), None, clause, "unavailable"))
-        return
-    except Lost as lost:
-        session.note(lost, bench.announced)
-        return
-    except BadEvidence as bad:
-        session.note(_rubbish(bad), bench.announced)
-        return
-    if error and not works(dtype):
-        result.add(Finding(clause, dtype, BLOCKED, None, clause, "unavailable"))
-        return
-    result.count((clause, dtype))
-    for message in (*messages, *([f"raised {error}"] if error else [])):
-        result.add(Finding(clause, dtype, message, None, clause))

@@ -93,8 +93,9 @@ class Desk:
 
     def do_shard(self, task: Json) -> Json:
         """``lost``: how much was lost elsewhere in this run."""
+        from conformance.running.losses import weight
         from conformance.running.observability import CaseLog
-        from conformance.running.session import run_shard, weight
+        from conformance.running.run import run_shard
         from conformance.running.shards import Shard
 
         session = self.session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 
 import pytest
 from torch import Tensor
@@ -13,8 +14,9 @@ from conformance.cases.features import FEATURES, features, keep_only
 from conformance.cases.layouts import place
 from conformance.cases.profiles import PROFILES
 from conformance.judging.findings import merged
-from conformance.running.session import run_shard
-from conformance.running.shards import plan
+from conformance.judging.repeats import Runs, run_again
+from conformance.running.run import run_shard
+from conformance.running.shards import Shard, plan
 from targets import Target
 from tests.mutants.mutant import EAGER, Loss, Pair, by_gradients, memory, right, right_gradients
 from tests.sessions import session_on
@@ -61,6 +63,47 @@ def test_a_defect_is_told_by_its_own_clauses(loss: Loss, clauses: set[str]) -> N
     shards = [s for s in plan(session.target, quick) if s.phase in ("examples", "pairs")]
     found = merged([run_shard(session, shard, quick) for shard in shards]).findings.values()
     assert {finding.clause for finding in found} == clauses
+
+
+def now_and_then(of: int, first: int) -> Loss:
+    """Wrong in the ``first``-th call, and in each ``of``-th from there on."""
+    calls = itertools.count()
+
+    def loss(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        result = right(x, y, reduction)
+        return 2 * result + 1 if next(calls) % of == first else result
+
+    return loss
+
+
+@pytest.mark.parametrize(("of", "said"), [(41, r"in \d of 201 calls"), (10**6, "in 1 of 201")])
+def test_what_does_not_come_again_accuses_no_innocent_clause(of: int, said: str) -> None:
+    claims = EAGER - {"deterministic", "mixed_dtype"}
+    target = Target("mine", now_and_then(of, 30), claims, dtypes=("float32",))
+    quick, session = PROFILES["quick"], session_on(target)
+    shards = [s for s in plan(session.target, quick) if s.phase == "examples"]
+    found = merged([run_shard(session, shard, quick) for shard in shards]).findings.values()
+    assert [finding.clause for finding in found] == ["determinism.intermittent"]
+    assert all(re.match(said, finding.message) for finding in found)
+
+
+def test_experiments_are_no_evidence_where_the_same_call_swings() -> None:
+    target = Target("mine", now_and_then(3, 1), EAGER - {"mixed_dtype"}, dtypes=("float32",))
+    quick, session = PROFILES["quick"], session_on(target)
+    shards = [Shard("examples", 0), Shard("experiments", 0)]
+    found = merged([run_shard(session, shard, quick) for shard in shards]).findings.values()
+    told = {finding.clause for finding in found if finding.status == "fail"}
+    assert told == {"determinism.intermittent", "determinism.repeat"}
+
+
+@pytest.mark.parametrize("again", [["a", "a"], ["b", "c", "d", "e", "f"]])
+def test_an_experiment_deviates_that_does_so_each_time(again: list[str]) -> None:
+    runs = run_again(iter(again).__next__, "a")
+    assert runs.failed == runs.runs == len(again) + 1
+
+
+def test_an_experiment_that_ran_without_a_deviation_deviates_now_and_then() -> None:
+    assert run_again(iter(["", "a", "", "", "b"]).__next__, "a") == Runs(3, 6)
 
 
 SHAPES = [((7, 11), (11,)), ((2, 9, 1), (9, 8)), ((3,) * 4, (3, 1, 3, 3)), ((2,) * 7, (2,) * 7)]

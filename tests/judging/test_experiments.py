@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from conformance.cases.profiles import PROFILES
-from conformance.clauses import BLOCKED
+from conformance.clauses import BLOCKED, BY_ID
 from conformance.judging.experiments import EXPERIMENTS, Bench, modes, run_experiment
 from conformance.judging.experiments.bench import LARGE, Messages, shared_out
 from conformance.judging.experiments.determinism import PATIENCE
-from conformance.judging.findings import merged
+from conformance.judging.findings import ShardResult, merged
 from conformance.judging.observer import Raised, Unavailable
 from conformance.observer.protocols.kit import text_of
 from conformance.running.concluding import conclude
+from conformance.running.experimenting import run_experiments
 from conformance.running.observers import InProcess
-from conformance.running.session import run_shard
+from conformance.running.run import run_shard
 from conformance.running.shards import experiment_shards, experiments_of, plan
 from conformance.verdict.verdict import Verdict
 from targets import Target
@@ -159,3 +160,35 @@ WRITTEN_TO = [m.target for m in MUTANTS if m.target.name in WRITERS]
 def test_operands_that_a_call_wrote_to_mislead_no_experiment(target: Target, clause: str) -> None:
     """Only ``purity`` speaks of it: what is compared with must not be what the call left."""
     assert run_experiment(clause, bench_on(target)) == ([], None)
+
+
+@pytest.mark.parametrize(("parts", "alone"), [((), False), ((7,), True)])
+def test_what_the_dtypes_take_turns_at_is_said_to_be_seen_in_one_alone(
+    parts: tuple[int, ...], alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deviates(bench: Bench) -> Messages:
+        for _ in shared_out(bench, parts):
+            yield "wrong"
+        yield "wrong"
+
+    monkeypatch.setitem(EXPERIMENTS, "value.size", deviates)
+    session = session_on(Target("mine", right, dtypes=("float32",) + ("float64",) * alone))
+    result = ShardResult("")
+    run_experiments(session, [BY_ID["value.size"]], result)
+    for finding in result.findings.values():
+        said = f"seen in {finding.dtype}, others not looked at: wrong"
+        assert finding.message == (said if alone else "wrong")
+
+
+def test_an_exception_inside_of_an_experiment_names_what_was_asked_for() -> None:
+    def raises(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("no roll here")
+        return right(x, y, reduction)
+
+    bench = bench_on(Target("mine", raises), "bfloat16")
+    _, error = run_experiment("transforms.autocast", bench)
+    assert error is not None
+    assert error.startswith("RuntimeError: no roll here (in modes.")
+    assert "x bfloat16[" in error
+    assert "reduction=" in error

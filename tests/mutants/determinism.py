@@ -17,6 +17,7 @@ from targets import Target
 from targets.operands import check_reduction, prepare
 
 from .mutant import (
+    EAGER,
     Loss,
     Mutant,
     by_rule,
@@ -81,6 +82,16 @@ def _dithered() -> Loss:
         return torch.where(usable, dithered, nearest)
 
     return by_rule(rule)
+
+
+def _seldom_halved() -> Loss:
+    private = random.Random(0)
+
+    def total(flat: Tensor) -> Tensor:
+        """Half of a sum is lost in one call of forty, as by a race with what fills a buffer."""
+        return flat.sum() / (2 if private.random() < 1 / 40 else 1)
+
+    return by_sum(total)
 
 
 def _is_shared(flat: Tensor) -> bool:
@@ -250,7 +261,20 @@ def wrong_at_once(target: Target) -> bool:
         return any(list(pool.map(wrong, range(4))))
 
 
+def wrong_now_and_then(target: Target) -> bool:
+    """Of 400 calls on the same operands some are right and some are wrong."""
+    x, y = torch.ones(5), torch.zeros(5)
+    return len({float(target.loss(x, y, reduction="sum")) for _ in range(400)}) > 1
+
+
 DETERMINISM_MUTANTS: tuple[Mutant, ...] = (
+    mutant(
+        "one-in-forty",
+        _seldom_halved(),
+        "determinism",
+        claims=EAGER - {"deterministic"},
+        witness=wrong_now_and_then,
+    ),
     mutant("atomic-order", _random_order(), "determinism", witness=value_varies),
     mutant("autotuned", _autotuned(), "determinism", witness=value_varies),
     mutant("stochastic-rounding", _dithered(), "determinism", witness=gradient_varies),

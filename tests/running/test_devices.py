@@ -17,7 +17,7 @@ from conformance.running import gpus, memory
 from conformance.running.gpus import own_gpu
 from conformance.running.hosting import Hosting
 from conformance.running.inprocess import judged
-from conformance.running.session import run_shard
+from conformance.running.run import run_shard
 from conformance.running.shards import Shard
 from conformance.running.supervisor import Run
 from targets import Target

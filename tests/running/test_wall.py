@@ -139,7 +139,7 @@ def test_a_forged_line_is_a_finding_and_the_next_case_is_judged(puppet: Puppet, 
     assert not session.run(CASES[0]).deviations
     puppet.forge = forge
     judgement = session.run(CASES[1])
-    told = [d.message for d in judgement.deviations] or [how for _, _, how in session.lost]
+    told = [d.message for d in judgement.deviations] or [call.how for call in session.lost]
     assert any(expected in text for text in told), told
     puppet.forge = lambda line: [line]
     assert not session.run(CASES[2]).deviations
@@ -156,7 +156,7 @@ def test_an_answer_before_its_question_is_a_finding(puppet: Puppet) -> None:
     puppet.forge = lambda line: [line]
     second = session.run(CASES[1])
     told = [d.message for judgement in (first, second) for d in judgement.deviations]
-    told += [how for _, _, how in session.lost]
+    told += [call.how for call in session.lost]
     assert any("twice" in text or "nothing was asked" in text for text in told)
     observer.close()
 

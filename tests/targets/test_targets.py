@@ -509,3 +509,28 @@ def test_a_loss_that_is_not_hashable_is_a_target() -> None:
     assert target == Target("scaled", Scaled())
     assert target != Target("scaled", Scaled(2.0))
     assert examples(target) == examples(Target("hashable", F.mse_loss))
+
+
+ONE_LOSS = {
+    "a function": "def mine(x, y, reduction='mean'): return F.mse_loss(x, y, reduction=reduction)",
+    "a module": "class mine(nn.MSELoss):\n    pass",
+    "with helpers": (
+        "def _half(x, y): return x / 2\n"
+        "def main(): pass\n"
+        "class Apply(torch.autograd.Function):\n    pass\n"
+        "def mine(x, y): return ((x - y) ** 2).mean()"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ONE_LOSS)
+def test_the_one_loss_of_a_file_needs_no_name(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    imports = "import torch\nfrom torch import nn\nimport torch.nn.functional as F\n"
+    path.write_text(imports + ONE_LOSS[kind] + "\n")
+    found, named = resolve(str(path)), resolve(f"{path}:mine")
+    assert found.source == named.source == f"{path}:mine"
+    assert (found.name, found.claims, found.reductions) == ("mine", named.claims, named.reductions)
+    path.write_text(imports + ONE_LOSS[kind] + "\ndef other(x, y): return x\n")
+    with pytest.raises(TargetError, match=r"say which attribute, as .*mine.py:NAME; it has .*mine"):
+        resolve(str(path))

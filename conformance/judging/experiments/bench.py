@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -40,13 +40,15 @@ _POWERS = np.array([sign * 2.0**exponent for exponent in range(-2, 3) for sign i
 class Bench:
     """One target, behind its observer, one dtype, one seed.
 
-    ``announced``: what a call is called where it ends the observer.
+    ``announced``: what a call is called where it ends the observer. ``turn``: what
+    :func:`shared_out` has handed out and is at work on, of which other dtypes have no part.
     """
 
     observer: Observer
     dtype: str
     seed: int
     announced: str = ""
+    turn: list[object] = field(default_factory=list)
 
     @property
     def target(self) -> Claimed:
@@ -144,7 +146,7 @@ def run_experiment(clause: str, bench: Bench) -> tuple[list[str], str | None]:
     try:
         return list(itertools.islice(EXPERIMENTS[clause](bench), 1)), None
     except Raised as raised:
-        return [], str(raised)
+        return [], f"{raised}{raised.asked}"
     except (ValueError, LookupError, TypeError, AttributeError) as error:  # its parts do not fit
         if bench.target.domain != FULL:
             raise Outside(f"{clause} knows no operands like these") from None
@@ -228,7 +230,9 @@ def shared_out(bench: Bench, every: Iterable[T]) -> Iterator[tuple[T, str]]:
     turns = math.lcm(len(dtypes), len(bench.reductions))
     for k, pair in enumerate(itertools.product(every, bench.reductions)):
         if dtypes[(k + k // turns) % len(dtypes)] == bench.dtype:
+            bench.turn.append(pair)
             yield pair
+            bench.turn.clear()
 
 
 def eighths(bench: Bench, shape: Shape, index: int) -> Floats:

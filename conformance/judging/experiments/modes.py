@@ -211,7 +211,8 @@ def _compiled(bench: Bench, backend: str, sizes: tuple[int, ...], dynamic: bool)
 @experiment("transforms.compile")
 def _compile(bench: Bench) -> Messages:
     yield from _compiled(bench, "aot_eager", (5, 5), dynamic=False)
-    for pair, reduction in (*shared_out(bench, _other_operands(bench)), *_large_halves(bench)):
+    every = shared_out(bench, _other_operands(bench))
+    for pair, reduction in itertools.chain(every, _large_halves(bench)):
         found = pair.ask(bench, "modes.compiled_and_eagerly", reduction)
         same, *same_gradients = _agree(found, "compiled", "eager", pair.x, pair.y)
         if not same:

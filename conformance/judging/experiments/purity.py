@@ -190,7 +190,7 @@ def _purity_state(bench: Bench) -> Messages:
     """
     pairs = [((9,), (9,)), *([((9,), (4, 9))] * bench.claims("broadcast"))]
     large = ((SOME,), (SOME,)), bench.reductions[-1]
-    for shapes, reduction in (*shared_out(bench, pairs), large):
+    for shapes, reduction in itertools.chain(shared_out(bench, pairs), [large]):
         x, y = bench.tensor(shapes[0], 1).leaf(), bench.tensor(shapes[1], 2)
         y = y.leaf(bench.claims("target_gradient"))
         settings = {"reduction": reduction, "seed": derive(bench.seed, "state", reduction)}
