@@ -14,6 +14,7 @@ from .determinism import DETERMINISM_MUTANTS
 from .dtypes import DTYPE_MUTANTS
 from .errors import ERROR_MUTANTS
 from .examined import EXAMINED_MUTANTS
+from .field import FIELD_MUTANTS
 from .functions import FUNCTION_MUTANTS
 from .indexing import INDEXING_MUTANTS
 from .kernels import KERNEL_MUTANTS
@@ -59,6 +60,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *STRANGER_MUTANTS,
     *EXAMINED_MUTANTS,
     *THRESHOLD_MUTANTS,
+    *FIELD_MUTANTS,
 )
 
 __all__ = ["CUDA_MUTANTS", "LENIENT", "MUTANTS", "Mutant"]
