@@ -199,8 +199,7 @@ CLAUSES: tuple[Clause, ...] = (
     _clause("grad_output.value", "The gradient is linear in grad_output, whatever its value."),
     _clause(
         "grad_output.layout",
-        "grad_output may be expanded, strided or transposed.",
-        reductions=("none",),
+        "grad_output may be expanded, strided, transposed or a part of a larger memory.",
     ),
     _clause("grad_output.nonfinite", "NaN and infinities in grad_output follow IEEE 754."),
     _clause(
@@ -243,7 +242,7 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause(
         "dtypes.unsupported",
-        "Integer, bool, complex and unsigned operands raise or are right.",
+        "Integer, bool, complex and unsigned operands raise or are right, and never wrap.",
         "mixed_dtype",
     ),
     _clause("layout.value", "The value does not depend on strides, offsets or overlap."),
@@ -278,7 +277,7 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause(
         "autograd.inplace",
-        "After an operand or the result changed in place, backward raises or is right.",
+        "After a change in place backward is right, or raises where an operand was changed.",
     ),
     _clause(
         "autograd.hooks",
@@ -308,7 +307,7 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause(
         "autograd.forward",
-        "Forward-mode tangents are right, along either operand and both.",
+        "Forward-mode tangents are right, along either operand and both, or raise beside integers.",
         "forward_ad",
     ),
     _clause(
@@ -406,12 +405,13 @@ CLAUSES: tuple[Clause, ...] = (
         level="should",
     ),
     _clause("module.value", "The module gives the value.", "module"),
+    _clause("module.hooks", "Its hooks are called, and change what they may change.", "module"),
     _clause("module.mode", "eval() and train() change nothing.", "module"),
     _clause("module.pickle", "It survives pickle and torch.save.", "module"),
     _clause("module.deepcopy", "It survives deepcopy.", "module"),
     _clause(
         "module.state_dict",
-        "state_dict() loads strictly into another, and calls do not change its keys.",
+        "It has no parameters, and no keys in its state_dict(), which loads strictly.",
         "module",
     ),
     _clause(

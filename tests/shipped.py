@@ -16,9 +16,10 @@ RECORDED: dict[str, set[str]] = {
     "builtin": set(),
     "module": set(),
     "function": set(),
-    "tutorial-module": {"value.mean_overflow"},
+    "tutorial-module": {"dtypes.unsupported", "value.mean_overflow"},
     "tutorial-function": {
         "broadcasting.gradient",
+        "dtypes.unsupported",
         "gradient.empty",
         "gradient.target",
         "value.mean_overflow",

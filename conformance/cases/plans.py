@@ -77,6 +77,7 @@ SHAPES: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = (
     ((130, 3), (130, 3)),
     ((3, 70), (3, 70)),
 )
+KERNEL_BENCH = (128, 4096)
 TAILS = (*range(2, 34), 63, 64, 65, 127, 128, 129, 255, 256, 257, 511, 513, 1000, 1023, 1025, 2049)
 LAYOUT_PAIRS = (
     ("strided", "contiguous"),
@@ -140,6 +141,7 @@ GRAD_OUTPUTS = (
     ("ordinary", "expanded"),
     ("ordinary", "repeated"),
     ("ordinary", "weighted"),
+    ("ordinary", "overlapping"),
     ("ordinary", "offset"),
 )
 NEEDS = ((True, False), (False, True), (False, False))
@@ -189,7 +191,7 @@ def with_fills(case: Case, x: str, y: str, together: bool) -> Case:
 
 
 def with_grad_output(case: Case, regime: str, layout: str) -> Case:
-    if case.reduction != "none":
+    if case.reduction != "none" and layout != "offset":  # one number has no other layout
         layout = "contiguous"
     return case.replace(grad_output=case.grad_output.replace(fill=Fill(regime, 3), layout=layout))
 
@@ -352,6 +354,9 @@ def _benchmarks(target: Claimed) -> Iterator[Case]:
     for reduction, (shape, fill) in itertools.product(target.reductions, shapes):
         case = with_shapes(plain(_usual(target), reduction), shape, shape)
         yield with_fills(case, fill, fill, False)
+    for k, reduction in enumerate(("mean", "sum")):  # KernelBench's; alike in nothing but the shape
+        case = with_shapes(plain(_usual(target), reduction), KERNEL_BENCH, KERNEL_BENCH)
+        yield with_needs(with_fills(case, *((("uniform",) * 2, EXACT[:2])[k]), False), False, False)
 
 
 def _outer(target: Claimed) -> Iterator[Case]:

@@ -15,6 +15,7 @@ from .domains import DOMAIN_LENIENT, DOMAIN_MUTANTS
 from .dtypes import DTYPE_MUTANTS
 from .errors import ERROR_MUTANTS
 from .examined import EXAMINED_MUTANTS
+from .field import FIELD_MUTANTS
 from .functions import FUNCTION_MUTANTS
 from .indexing import INDEXING_MUTANTS
 from .kernels import KERNEL_MUTANTS
@@ -61,6 +62,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *EXAMINED_MUTANTS,
     *THRESHOLD_MUTANTS,
     *DOMAIN_MUTANTS,
+    *FIELD_MUTANTS,
 )
 
 LENIENT: tuple[Mutant, ...] = (*_LENIENT, DOMAIN_LENIENT)

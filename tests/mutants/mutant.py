@@ -93,7 +93,7 @@ def elementwise(squares: Squares, doc: str | None = None) -> Loss:
 class _WithValue(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, honest: Tensor, value: Tensor) -> Tensor:
-        return value
+        return value.detach()  # an operand that is handed on must not be changed in place
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:

@@ -25,6 +25,9 @@ Loss = Callable[[Tensor, Tensor, str], Tensor]
 
 
 def reduce(s: Tensor, reduction: str) -> Tensor:
+    """none, sum or mean of ``s``. Raises RuntimeError for integers, which may have wrapped."""
+    if not (s.is_floating_point() or s.is_complex()):
+        raise RuntimeError(f"mean squared error needs a real floating dtype, not {s.dtype}")
     if check_reduction(reduction) == "none":
         return s
     return s.sum() if reduction == "sum" else s.mean()

@@ -227,15 +227,15 @@ class Tiles(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, reduction: str) -> Tensor:
         ctx.save_for_backward(x, y)
         ctx.mean = reduction == "mean"
-        squares = torch.empty(x.numel(), dtype=x.dtype, device=x.device)
+        result = x.new_empty(x.shape)  # and no view, which could not be changed in place
+        squares, a, b = (v.reshape(-1) for v in (result, x, y))
         partial = widened(squares.new_zeros(-(-x.numel() // 1000)))
-        a, b = x.reshape(-1), y.reshape(-1)
         for k, begin in enumerate(range(0, x.numel(), 1000)):
             tile = slice(begin, begin + 1000)
             torch.square(a[tile] - b[tile], out=squares[tile])
             partial[k] = widened(squares[tile]).sum()
         if reduction == "none":
-            return squares.reshape(x.shape)
+            return result
         total = partial.sum()
         return (total / x.numel() if ctx.mean else total).to(x.dtype)
 

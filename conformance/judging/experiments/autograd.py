@@ -29,6 +29,24 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 NAMES = ("input", "target")
 GRAPHS = 300  # alive at once
 MANY: Shapes = ((LARGE,), (LARGE,))
+OPERATIONS = (
+    "view",
+    "reshape",
+    "squeeze",
+    "transpose",
+    "permute",
+    "t",
+    "expand",
+    "slice",
+    "select",
+    "unbind",
+    "chunk",
+    "flip",
+    "clone",
+    "an operation in place",
+    "a change of a part in place",
+    "a custom Function",
+)
 FURTHER = {"second": 1, "third": -2, "fourth": 1}  # backwards, and the grad_output of each
 
 
@@ -42,7 +60,7 @@ def _asked(bench: Bench, protocol: str, pair: Pair, reduction: str, **settings: 
     return bench.ask(protocol, x=pair[0], y=pair[1], reduction=reduction, **settings)
 
 
-def _times(factors: Iterable[float], gradients: Iterable[Seen]) -> list[Seen]:
+def _times(factors: Iterable[Any], gradients: Iterable[Seen]) -> list[Seen]:
     """Exact, or nearly: the factors are small, and no gradient is near an end of its format."""
     pairs = zip(factors, gradients, strict=False)
     return [Seen(factor * g.values, g.dtype, g.device) for factor, g in pairs]
@@ -111,10 +129,24 @@ def _inplace(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         for needed in needs if bench.claims("target_gradient") else needs[1:2]:
             yield from _operand_changed(bench, reduction, needed)
-        seen = _asked(bench, "autograd.result_doubled", _operands(bench), reduction)
-        name = _differ(seen["got"] or (), _times((2, 2), seen.tensors("plain")))
-        if name:
-            yield f"after result.mul_(2) the gradient of {name} is silently wrong ({reduction})"
+        yield from _result_changed(bench, reduction)
+
+
+def _result_changed(bench: Bench, reduction: str) -> Messages:
+    """The builtin stands every such change: it saves its operands alone."""
+    alternate = np.array([0.0, 1.0, 0.0, 1.0, 0.0])
+    changes: dict[str, Any] = {"mul_(2)": 2.0, "sub_ of itself": 1.0}
+    if reduction == "none":
+        changes["zeros in every other place"] = alternate
+    for change, factor in changes.items():
+        seen = _asked(bench, "autograd.result_changed", _operands(bench), reduction, change=change)
+        if "raised" in seen:
+            yield f"after {change} on the result: {seen.text('raised')} ({reduction})"
+        else:
+            wanted = _times((factor, factor), seen.tensors("plain"))
+            name = _differ(seen.listed("got"), wanted)
+            if name:
+                yield f"after {change} on the result the gradient of {name} is wrong ({reduction})"
 
 
 def _operand_changed(bench: Bench, reduction: str, needed: tuple[bool, bool]) -> Messages:
@@ -179,6 +211,23 @@ def _nonleaf(bench: Bench) -> Messages:
         got = _asked(bench, "autograd.nothing_from_above", (x, y), reduction).tensor("gradient")
         if not np.array_equal(got.values, np.ones(x.shape)):
             yield f"where no gradient comes from above there is one of input ({reduction})"
+    for operand in (0, 1)[: 1 + bench.claims("target_gradient")]:
+        yield from _made_by_operations(bench, operand)
+
+
+def _made_by_operations(bench: Bench, operand: int) -> Messages:
+    """One operand is what an operation gives: any kind of view, a copy, a change in place."""
+    pair = [bench.tensor((2, 3), k + 1).leaf(k == operand) for k in (0, 1)]
+    settings: dict[str, Any] = {"operand": operand, "operations": list(OPERATIONS)}
+    settings["reductions"] = list(bench.reductions)
+    seen = bench.ask("autograd.made_by_operations", x=pair[0], y=pair[1], **settings)
+    for name in OPERATIONS:
+        one = seen.items_of(name)
+        text = f"where {NAMES[operand]} is what {name} gives ({one.text('reduction')})"
+        if "raised" in one:
+            yield f"{one.text('raised')}, {text}"
+        elif _differ(one.listed("got"), one.tensors("plain")):
+            yield f"the gradient is wrong {text}"
 
 
 def _nonleaf_target(bench: Bench, reduction: str) -> Messages:

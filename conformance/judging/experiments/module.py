@@ -13,10 +13,13 @@ from conformance.judging.experiments.bench import (
     Shape,
     brief,
     close,
+    deviation,
     deviation_of_loss,
+    eighths,
     experiment,
 )
 from conformance.judging.observer import Given
+from reference import mse
 
 Shapes = tuple[tuple[Shape, Shape], ...]
 PLAIN: Shapes = (((5,), (5,)),)
@@ -98,6 +101,21 @@ def _made_by_default(bench: Bench) -> Messages:
         yield from deviation_of_loss(bench, text, seen["result"], x, y, "mean")
 
 
+@experiment("module.hooks")
+def _hooks(bench: Bench) -> Messages:
+    """Before the call, after it, and on its gradients."""
+    x, y = (bench.made(eighths(bench, (5,), k)) for k in (1, 2))
+    for reduction in bench.reductions:
+        seen = bench.ask("module.hooked", x=x.leaf(), y=y, reduction=reduction)
+        value = np.asarray(2 * mse.loss(x.values, y.values, reduction))
+        text = f"with hooks on the module the result ({reduction})"
+        yield from deviation(bench, text, seen["result"], value, value, 5)
+        d = x.values - y.values
+        slope = 8 * d / (5 if reduction == "mean" else 1)
+        text = f"with hooks on the module the gradient ({reduction})"
+        yield from deviation(bench, text, seen["gradient"], slope, abs(slope))
+
+
 @experiment("module.mode")
 def _mode(bench: Bench) -> Messages:
     yield from _each(bench, "after eval() the module", "eval")
@@ -129,12 +147,14 @@ def _deepcopy(bench: Bench) -> Messages:
 
 @experiment("module.state_dict")
 def _state_dict(bench: Bench) -> Messages:
-    """It round-trips, strictly, into another module of the same reduction; calls add nothing."""
+    """It round-trips, strictly, into another module of the same reduction; there is nothing in it,
+    as in the builtin's."""
     x, y = _pair(bench)
     for reduction in bench.reductions:
-        keys = bench.ask("module.keys", x=x, y=y, reduction=reduction)
-        if keys.listed("before") != keys.listed("after"):
-            yield f"a call changed the keys of state_dict() ({reduction})"
+        kept = bench.ask("module.kept", x=x, y=y, reduction=reduction)
+        for when in ("before", "after"):
+            if kept.listed(when):
+                yield f"{when} a call the module keeps {', '.join(kept.listed(when))} ({reduction})"
         loaded = bench.ask("module.loaded", x=x, y=y, reduction=reduction)
         wrong = _wrong(bench, loaded, x, y, reduction)
         if wrong:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from conformance.cases.case import INTEGER_DTYPES
 from conformance.clauses import WIDER
 from conformance.judging.experiments.bench import (
     DRIFTING,
@@ -27,7 +29,7 @@ from conformance.judging.experiments.derivatives import (
     shapes_tried,
     values_tried,
 )
-from conformance.judging.observer import Given
+from conformance.judging.observer import Given, Raised
 from conformance.judging.seen import Seen
 from reference import mse
 from reference.formats import Floats, round_nearest
@@ -48,6 +50,9 @@ def _forward(bench: Bench) -> Messages:
         yield from _tangents_kept(bench, reduction)
         for kinds in two_dtypes(bench):
             yield from _tangent_of_two_dtypes(bench, kinds, reduction)
+    if bench.claims("mixed_dtype"):
+        for kind, reduction in zip(INTEGER_DTYPES, itertools.cycle(bench.reductions)):
+            yield from _tangent_beside(bench, kind, reduction)
     totals = [reduction for reduction in ("sum", "mean") if reduction in bench.reductions]
     if bench.dtype in WIDER and totals:
         yield from _tangent_of_many(bench, totals[0])
@@ -119,6 +124,24 @@ def _tangent_of_two_dtypes(bench: Bench, kinds: tuple[str, str], reduction: str)
             yield f"{text} is {brief(got)}"
             return
         yield from deviation(rough, text, rounded(got, rough), exact, bound, d.size)
+
+
+def _tangent_beside(bench: Bench, kind: str, reduction: str) -> Messages:
+    """Beside an integer operand, which has none: right, or refused, as torch's own is."""
+    x, t = eighths(bench, (5,), 1), eighths(bench, (5,), 4)
+    numbers = np.array([0.0, 1.0, 1.0, 0.0, 1.0] if kind == "bool" else [0.0, 1.0, 2.0, 3.0, 5.0])
+    floating, whole, tangent = bench.made(x), Given(numbers, kind), bench.made(t)
+    for name in differentiable(bench):
+        first = name == "input"
+        operands = (floating, whole) if first else (whole, floating)
+        try:
+            got = _tangent_of(bench, reduction, *operands, **{"t_x" if first else "t_y": tangent})
+        except Raised:
+            continue
+        what = f"the tangent along {name} beside {kind} ({reduction})"
+        exact = np.asarray(mse.jvp(x - numbers, t, reduction))
+        bound = np.asarray(mse.jvp(abs(x - numbers), abs(t), reduction))
+        yield from deviation(bench, what, got, exact, bound, 5)
 
 
 def _tangents_kept(bench: Bench, reduction: str) -> Messages:

@@ -6,6 +6,7 @@ own way: of whichever operand needs one.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,7 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from conformance.observer.protocols.kit import Evidence, Kit, fresh, gradients, or_none, protocol
+from conformance.observer.protocols.kit import (
+    Evidence,
+    Kit,
+    attempt,
+    fresh,
+    gradients,
+    or_none,
+    protocol,
+)
 
 Tensors = tuple[Tensor, ...]
 
@@ -86,14 +95,29 @@ def operand_changed(
     return {"plain": plain, "got": or_none(lambda: gradients(result, x, y))}
 
 
+def _masked(result: Tensor) -> None:
+    result[::2] = 0
+
+
+# What is done to a result before its backward.
+CHANGES: dict[str, Callable[[Tensor], Any]] = {
+    "mul_(2)": lambda result: result.mul_(2),
+    "sub_ of itself": lambda result: result.sub_(result.detach().clone()),
+    "zeros in every other place": _masked,
+}
+
+
 @protocol
-def result_doubled(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
-    """``got``: after the result is multiplied by 2 in place, unless that or the backward raises."""
+def result_changed(kit: Kit, *, x: Tensor, y: Tensor, reduction: str, change: str) -> Evidence:
+    """``got``: after the result went through one of :data:`CHANGES`; or what that ``raised``."""
     plain = _plainly(kit, x, y, reduction)
-    result = kit.loss(x, y, reduction)
-    doubled = or_none(lambda: result.mul_(2))
-    got = None if doubled is None else or_none(lambda: gradients(doubled, x, y))
-    return {"plain": plain, "got": got}
+
+    def changed() -> Tensors:
+        result = kit.loss(x, y, reduction)
+        CHANGES[change](result)
+        return gradients(result, x, y)
+
+    return {"plain": plain, **attempt(changed)}
 
 
 @protocol
@@ -155,6 +179,67 @@ def nonleaf(kit: Kit, *, x: Tensor, y: Tensor, reduction: str, operand: int, mad
     result = kit.loss(a, b, reduction)
     got = gradients(result, x, y) if result.requires_grad else None
     return {"plain": plain, "got": got}
+
+
+class _PassesOn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, t: Tensor) -> Tensor:
+        return t.clone()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return g
+
+
+_passed_on: Any = _PassesOn.apply
+
+
+def _row_doubled(t: Tensor) -> Tensor:
+    t[1].mul_(2)
+    return t
+
+
+# Of a leaf of shape (2, 3): each gives an operand of that shape.
+OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "view": lambda t: t.view(3, 2).view(2, 3),
+    "reshape": lambda t: t.t().reshape(2, 3),
+    "squeeze": lambda t: t.unsqueeze(1).squeeze(1),
+    "transpose": lambda t: t.view(3, 2).transpose(0, 1),
+    "permute": lambda t: t.view(3, 2).permute(1, 0),
+    "t": lambda t: t.view(3, 2).t(),
+    "expand": lambda t: t[:1].expand(2, 3),
+    "slice": lambda t: torch.cat([t, t])[2:],
+    "select": lambda t: t.expand(2, 2, 3)[1],
+    "unbind": lambda t: t.expand(2, 2, 3).unbind()[1],
+    "chunk": lambda t: torch.cat([t, t]).chunk(2)[1],
+    "flip": lambda t: t.flip(0),
+    "clone": lambda t: t.clone(),
+    "an operation in place": lambda t: t.clone().mul_(2),
+    "a change of a part in place": lambda t: _row_doubled(t.clone()),
+    "a custom Function": lambda t: _passed_on(t),
+}
+
+
+@protocol
+def made_by_operations(
+    kit: Kit, *, x: Tensor, y: Tensor, operand: int, operations: list[str], reductions: list[str]
+) -> Evidence:
+    """By each of these :data:`OPERATIONS`, which makes one operand of a leaf: its gradient.
+
+    ``got``, or what that ``raised``. ``plain``: of a call with what is made as a leaf, carried on
+    to the first one by torch. Reductions go round.
+    """
+    seen = {}
+    for name, reduction in zip(operations, itertools.cycle(reductions), strict=False):
+        leaf = fresh((x, y)[operand])
+        made = OPERATIONS[name](leaf)
+        a, b = (made, y) if operand == 0 else (x, made)
+        plain = torch.autograd.grad(
+            made, leaf, _plainly(kit, a, b, reduction)[0], retain_graph=True
+        )
+        got = attempt(lambda: torch.autograd.grad(kit.loss(a, b, reduction).sum(), leaf))  # noqa: B023
+        seen[name] = {"plain": plain, "reduction": reduction, **got}
+    return seen
 
 
 class _PassesNothingOn(torch.autograd.Function):

@@ -145,12 +145,31 @@ def copied(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
 
 
 @protocol
-def keys(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
-    """The keys of ``state_dict()``, ``before`` and ``after`` a call."""
+def kept(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """The names of what a module keeps, in ``state_dict()`` or as a parameter, ``before`` and
+    ``after`` a call."""
     module = kit.module(reduction)
-    before = sorted(module.state_dict())
+    before = _names_kept(module)
     _used(kit, module, x, y, reduction)
-    return {"before": before, "after": sorted(module.state_dict())}
+    return {"before": before, "after": _names_kept(module)}
+
+
+def _names_kept(module: Any) -> list[str]:
+    return sorted({*module.state_dict(), *(name for name, _ in module.named_parameters())})
+
+
+@protocol
+def hooked(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """The ``result`` and ``gradient`` of input where hooks double both operands before the call,
+    halve the result after it, and double the gradients by the operands."""
+    module = kit.module(reduction)
+    module.register_forward_pre_hook(lambda m, args: tuple(2 * t for t in args))
+    module.register_forward_hook(lambda m, args, result: result / 2)
+    module.register_full_backward_hook(
+        lambda m, by, g: tuple(None if t is None else 2 * t for t in by)
+    )
+    result = module(x, y)
+    return {"result": result, "gradient": gradients(result, x)[0]}
 
 
 @protocol
