@@ -235,6 +235,7 @@ CLAUSES: tuple[Clause, ...] = (
         "dtypes.scalar",
         "A 0-d operand takes part in promotion like any other.",
         "mixed_dtype",
+        "broadcast",
         level="should",
         dtypes=("float64",),
     ),
@@ -364,6 +365,7 @@ CLAUSES: tuple[Clause, ...] = (
         "transforms.compile_dynamic",
         "One graph with dynamic shapes serves every size.",
         "compile",
+        "dynamic",
         profile="default",
     ),
     _clause(

@@ -20,6 +20,7 @@ CLAIMS = frozenset(
         "functorch",
         "autocast",
         "compile",
+        "dynamic",
         "export",
         "deterministic",
         "module",

@@ -217,9 +217,11 @@ def _purity_attributes(bench: Bench) -> Messages:
     """requires_grad, .grad, hooks and grad_fn of the operands are the caller's."""
     for reduction in bench.reductions:
         x, y = bench.tensor((4,), 1), bench.tensor((4,), 2)
+        if bench.claims("target_gradient"):
+            seen = bench.ask("purity.hooks_of_two", x=x.leaf(), y=y.leaf(), reduction=reduction)
+            if seen.flag("left"):
+                yield f"a call left a hook on an operand, where both need a gradient ({reduction})"
         seen = bench.ask("purity.attributes", x=x, y=y, reduction=reduction)
-        if seen.flag("hooks_of_two"):
-            yield f"a call left a hook on an operand, where both need a gradient ({reduction})"
         if seen.listed("needs") != [True, False] or not seen.flag("leaf"):
             yield f"a call changed requires_grad of an operand ({reduction})"
         if seen.flag("grad_replaced") or not np.all(seen.tensor("grad").values == 1):

@@ -91,7 +91,12 @@ def _changed_later(loss: Callable[..., Any], x: Tensor, y: Tensor, enabled: bool
         found = gradients(result, a, b, allow_unused=True) if enabled else ()
         seen = [t.detach() for t in (result, *found) if t is not None]
         kept += [(t, t.clone()) for t in seen]
-    return [int((now != then).sum()) for now, then in kept]
+    return [_unequal(now, then) for now, then in kept]
+
+
+def _unequal(now: Tensor, then: Tensor) -> int:
+    """How many elements differ; NaN is NaN, and no sign of memory that is used again."""
+    return int(((now != then) & ~(now.isnan() & then.isnan())).sum())
 
 
 @protocol
@@ -220,20 +225,23 @@ def _own_filters() -> Iterator[None]:
 
 
 @protocol
+def hooks_of_two(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """Whether a call ``left`` a hook on one of two operands that need a gradient."""
+    kit.loss(x, y, reduction)
+    return {"left": any(t._backward_hooks for t in (x, y))}
+
+
+@protocol
 def attributes(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
     """What calls leave of their operands' attributes: hooks, flags, and ``.grad``.
 
-    Of two operands that need a gradient; of an input alone, which has ones as ``.grad``; and of one
-    that is no leaf.
+    Of an input that has ones as ``.grad``; and of one that is no leaf.
     """
-    both = fresh(x).requires_grad_(), fresh(y).requires_grad_()
-    kit.loss(*both, reduction)
-    found: Evidence = {"hooks_of_two": any(t._backward_hooks for t in both)}
     x.requires_grad_().grad = ones = torch.ones_like(x)
     result = kit.loss(x, y, reduction)
     torch.autograd.grad(result, x, torch.ones_like(result))
     left: tuple[Any, ...] = x._backward_hooks, x._post_accumulate_grad_hooks
-    found |= {
+    found: Evidence = {
         "needs": [x.requires_grad, y.requires_grad],
         "leaf": x.is_leaf,
         "grad_replaced": x.grad is not ones,
