@@ -267,7 +267,8 @@ CLAUSES: tuple[Clause, ...] = (
     _clause("purity.repeat", "New contents, same addresses and shapes: a new answer."),
     _clause("purity.result", "A later call changes no earlier result or gradient."),
     _clause(
-        "purity.state", "Random state, grad mode, dtype, threads and warnings stay as they were."
+        "purity.state",
+        "Random state, grad mode, dtype, threads and warnings stay as they were, in any block.",
     ),
     _clause("autograd.accumulate", "backward() adds to .grad what the gradient is."),
     _clause(

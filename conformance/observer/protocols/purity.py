@@ -6,10 +6,14 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import BaseTorchFunctionMode
+from torch.utils._python_dispatch import BaseTorchDispatchMode
 
 from conformance.observer.protocols.kit import (
     Evidence,
@@ -22,6 +26,7 @@ from conformance.observer.protocols.kit import (
 from conformance.observer.state import (
     Settings,
     as_loaded,
+    deterministic_mode,
     fresh_randomness,
     unusual_settings,
     world,
@@ -189,6 +194,34 @@ def settings_overridden(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Ev
             gradients(kit.loss(x, y, reduction), x)
             changed += settings.changes()
     return {"changed": changed}
+
+
+new_dispatch_mode: Callable[[], Any] = BaseTorchDispatchMode  # torch has no types for it
+BLOCKS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
+    "no_grad": lambda _: torch.no_grad(),
+    "inference_mode": lambda _: torch.inference_mode(),
+    "autocast": lambda device: torch.autocast(torch.device(device).type, torch.float16),
+    "deterministic mode": lambda _: deterministic_mode(),
+    "hooks on what is saved": lambda _: saved_tensors_hooks(lambda t: t, lambda t: t),
+    "a dispatch mode": lambda _: new_dispatch_mode(),
+    "a function mode": lambda _: BaseTorchFunctionMode(),
+    "a backward on one thread": lambda _: torch.autograd.set_multithreading_enabled(False),
+}
+
+
+@protocol
+def changed_within(kit: Kit, *, x: Tensor, y: Tensor, reduction: str, block: str) -> Evidence:
+    """What a call, and its backward, ``changed`` for the rest of the block that it is made in.
+
+    It may raise: not everything works in every block.
+    """
+    with _own_filters(), BLOCKS[block](kit.device):
+        settings = Settings.of_block()
+        with contextlib.suppress(Exception):
+            result = kit.loss(x, y, reduction)
+            if torch.is_grad_enabled():
+                gradients(result, x, y)
+        return {"changed": settings.changes()}
 
 
 @protocol
