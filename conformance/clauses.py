@@ -237,6 +237,7 @@ CLAUSES: tuple[Clause, ...] = (
         "dtypes.scalar",
         "A 0-d operand takes part in promotion like any other.",
         "mixed_dtype",
+        "broadcast",
         level="should",
         dtypes=("float64",),
     ),
@@ -268,7 +269,8 @@ CLAUSES: tuple[Clause, ...] = (
     _clause("purity.repeat", "New contents, same addresses and shapes: a new answer."),
     _clause("purity.result", "A later call changes no earlier result or gradient."),
     _clause(
-        "purity.state", "Random state, grad mode, dtype, threads and warnings stay as they were."
+        "purity.state",
+        "Random state, grad mode, dtype, threads and warnings stay as they were, in any block.",
     ),
     _clause("autograd.accumulate", "backward() adds to .grad what the gradient is."),
     _clause(
@@ -366,6 +368,7 @@ CLAUSES: tuple[Clause, ...] = (
         "transforms.compile_dynamic",
         "One graph with dynamic shapes serves every size.",
         "compile",
+        "dynamic",
         profile="default",
     ),
     _clause(

@@ -22,6 +22,7 @@ CLAIMS = frozenset(
         "functorch",
         "autocast",
         "compile",
+        "dynamic",
         "export",
         "deterministic",
         "module",

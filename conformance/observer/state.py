@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 import torch.multiprocessing
+from torch import overrides
+from torch.utils import _python_dispatch, deterministic
 
 np: Any = None
 with contextlib.suppress(ImportError):  # the target's interpreter need not have it
@@ -25,12 +27,16 @@ with contextlib.suppress(ImportError):  # the target's interpreter need not have
 
 @dataclass(frozen=True)
 class _Setting:
-    """One setting: how to read and to write it. ``unusual``: a value that programs seldom have."""
+    """One setting: how to read and to write it. ``unusual``: a value that programs seldom have.
+
+    ``told``: whether its values have words; an object of Python's has an address.
+    """
 
     name: str
     read: Callable[[], Any]
     write: Callable[[Any], Any]
     unusual: Any = None
+    told: bool = True
 
 
 def _numpy_errors() -> dict[str, str]:
@@ -75,17 +81,24 @@ class Settings:
     """The settings of torch at one moment; cheap enough to take around every call."""
 
     values: tuple[Any, ...]
+    settings: tuple[_Setting, ...] = _SETTINGS
 
     @classmethod
-    def now(cls) -> Settings:
-        return cls(tuple(setting.read() for setting in _SETTINGS))
+    def now(cls, settings: tuple[_Setting, ...] = _SETTINGS) -> Settings:
+        return cls(tuple(setting.read() for setting in settings), settings)
+
+    @classmethod
+    def of_block(cls) -> Settings:
+        """With those that hold for a block of a program."""
+        return cls.now(_SETTINGS + _OF_BLOCKS)
 
     def changes(self) -> list[str]:
         """What is no longer as it was, in words; everything is put back."""
         found = []
-        for setting, value in zip(_SETTINGS, self.values, strict=True):
+        for setting, value in zip(self.settings, self.values, strict=True):
             if setting.read() != value:
-                found.append(f"{setting.name} from {value} to {setting.read()}")
+                words = f" from {value} to {setting.read()}" if setting.told else ""
+                found.append(f"{setting.name}{words}")
                 setting.write(value)
         return found
 
@@ -100,6 +113,17 @@ def unusual_settings() -> Iterator[Settings]:
         yield Settings.now()
     finally:
         before.changes()
+
+
+@contextlib.contextmanager
+def deterministic_mode() -> Iterator[None]:
+    """``use_deterministic_algorithms(True)``; put back afterwards."""
+    before = torch.get_deterministic_debug_mode()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(before)
 
 
 @contextlib.contextmanager
@@ -162,6 +186,7 @@ def _replaced() -> list[str]:
     ]
 
 
+_DEVICES, _FILL = ("cpu", "cuda"), "fill_uninitialized_memory"
 # What is too dear to look at after every call.
 _FLAGS = (
     (torch.backends.cudnn, "enabled"),
@@ -176,9 +201,65 @@ def _set_flags(values: tuple[bool, ...]) -> None:
         setattr(owner, name, value)
 
 
-def _set_autocast(enabled: tuple[bool, bool]) -> None:
-    for device, on in zip(("cpu", "cuda"), enabled, strict=True):
+def _autocast() -> tuple[Any, ...]:
+    devices = ((torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in _DEVICES)
+    return tuple(devices), torch.is_autocast_cache_enabled()
+
+
+def _set_autocast(wanted: tuple[Any, ...]) -> None:
+    for device, (on, dtype) in zip(_DEVICES, wanted[0], strict=True):
         torch.set_autocast_enabled(device, on)
+        torch.set_autocast_dtype(device, dtype)
+    torch.set_autocast_cache_enabled(wanted[1])
+
+
+def _saving() -> Any:
+    """The innermost hooks on what is saved for a backward; None without any."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+
+def _set_saving(wanted: Any) -> None:
+    while _saving() not in (None, wanted):
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+    if wanted and _saving() is None:
+        torch._C._autograd._push_saved_tensors_default_hooks(*wanted)
+
+
+_STACKS: tuple[tuple[Callable[[], list[Any]], Any], ...] = (
+    (_python_dispatch._get_current_dispatch_mode_stack, _python_dispatch),
+    (overrides._get_current_function_mode_stack, overrides),
+)
+
+
+def _modes() -> tuple[Any, ...]:
+    return tuple(tuple(stack()) for stack, _ in _STACKS)
+
+
+def _set_modes(wanted: tuple[Any, ...]) -> None:
+    for (stack, owner), modes in zip(_STACKS, wanted, strict=True):
+        while stack():
+            owner._pop_mode()
+        for mode in modes:
+            owner._push_mode(mode)
+
+
+# What a block of a program sets for all calls in it.
+_OF_BLOCKS = (
+    _Setting("autocast", _autocast, _set_autocast),
+    _Setting("inference mode", torch.is_inference_mode_enabled, lambda _: None),
+    _Setting("the hooks on what is saved for a backward", _saving, _set_saving, told=False),
+    _Setting("the modes that see every operation", _modes, _set_modes, told=False),
+    _Setting(
+        "whether backward may use several threads",
+        torch._C._is_multithreading_enabled,
+        torch._C._set_multithreading_enabled,
+    ),
+    _Setting(
+        "the filling of fresh memory",
+        lambda: getattr(deterministic, _FILL),
+        lambda on: setattr(deterministic, _FILL, on),
+    ),
+)
 
 
 def _set_environment(wanted: dict[str, str]) -> None:
@@ -234,11 +315,7 @@ _WORLD = (
         torch.get_default_device,
         lambda device: torch.set_default_device(None if device.type == "cpu" else device),
     ),
-    _Setting(
-        "autocast",
-        lambda: (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")),
-        _set_autocast,
-    ),
+    *_OF_BLOCKS,
     _Setting("the environment", lambda: dict(os.environ), _set_environment),
     _Setting(
         "the backends of torch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -90,6 +91,13 @@ def test_what_cannot_run_here_is_missing_with_its_reason(monkeypatch: pytest.Mon
     verdict = verdict_of(BUILTIN, "autograd.retain")
     assert {r.message for r in verdict.missing} == {"no such thing here"}
     assert not verdict.complete
+
+
+def test_nan_is_no_sign_of_memory_that_is_used_again() -> None:
+    def nan(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+        return right(x, y, reduction) * math.nan
+
+    assert run_experiment("purity.result", bench_on(Target("nan", nan))) == ([], None)
 
 
 class InterpreterError(Exception):

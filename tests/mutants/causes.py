@@ -348,6 +348,8 @@ LABELS: dict[str, tuple[str, ...]] = {
         "sets-dtype",
         "sets-grad-mode",
         "sets-threads",
+        "leaves-autocast-off",
+        "drops-saving-hooks",
         "patches-allclose",
         "patches-allclose-method",
         "patches-array-equal",

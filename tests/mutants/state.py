@@ -398,6 +398,21 @@ def gradients_on() -> None:
     torch.set_grad_enabled(True)
 
 
+def autocast_off() -> None:
+    """Turns autocast off, for the rest of its caller's block too."""
+    torch.set_autocast_enabled("cpu", False)
+
+
+def _packing() -> object:
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+
+def saves_itself() -> None:
+    """Drops its caller's hooks on what is saved, such as those that move it to the host."""
+    if _packing():
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+
+
 def two_threads() -> None:
     """Sets a number of threads that suits the machine of its author."""
     torch.set_num_threads(2)
@@ -593,6 +608,18 @@ STATE_MUTANTS: tuple[Mutant, ...] = (
         gradients_on,
         torch.is_grad_enabled,
         lambda: torch.set_grad_enabled(False),
+    ),
+    _sets(
+        "leaves-autocast-off",
+        autocast_off,
+        lambda: torch.is_autocast_enabled("cpu"),
+        lambda: torch.set_autocast_enabled("cpu", True),
+    ),
+    _sets(
+        "drops-saving-hooks",
+        saves_itself,
+        _packing,
+        lambda: torch._C._autograd._push_saved_tensors_default_hooks(abs, abs),
     ),
     _sets("sets-threads", two_threads, torch.get_num_threads, lambda: torch.set_num_threads(3)),
 )

@@ -34,7 +34,7 @@ from .mutant import (
 
 FUNCTORCH = EAGER | {"functorch"}
 AUTOCAST = EAGER | {"autocast"}
-COMPILED = EAGER | {"compile"}
+COMPILED = EAGER | {"compile", "dynamic"}
 EXPORTED = EAGER | {"export"}
 LOG = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ WITHIN_FLOAT64 = ("float32", "float16", "bfloat16")
 # A formula on the bare operands keeps halves under autocast, and may pass integers through.
 FORMULA = DROP_IN - {"autocast"}
 # A Function without vmap and jvp, or Python code that looks at sizes.
-EAGER = DROP_IN - {"double_backward", "forward_ad", "functorch", "compile", "export"}
+EAGER = DROP_IN - {"double_backward", "forward_ad", "functorch", "compile", "dynamic", "export"}
 TWICE = EAGER | {"double_backward"}
-TRACED = EAGER | {"compile", "export"}
+TRACED = EAGER | {"compile", "dynamic", "export"}
 TRANSFORMED = TWICE | {"forward_ad", "functorch"}
 
 Loss = Callable[[Tensor, Tensor, str], Tensor]

@@ -136,6 +136,7 @@ def difference_first(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
 
 
 ONE = torch.ones(())
+CHUNKS = 64  # at most
 
 
 def times_constant(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -234,6 +235,25 @@ def foreach(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return reduce(torch.cat(torch._foreach_mul(d, d)).reshape(x.shape), reduction)
 
 
+def for_input_alone(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Refuses what its author does not promise: a target to train, and shapes that broadcast."""
+    assert not y.requires_grad
+    assert x.shape == y.shape
+    return F.mse_loss(x, y, reduction=reduction)
+
+
+def by_chunks(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """A loop in Python over chunks: it compiles, and compiles again for each other size."""
+    x, y = prepare(x, y)
+    size = max(2, -(-x.numel() // CHUNKS))
+    chunks = zip(x.reshape(-1).split(size), y.reshape(-1).split(size), strict=True)
+    squares = [(a - b).square() for a, b in chunks]
+    if check_reduction(reduction) == "none":
+        return torch.cat(squares).reshape(x.shape)
+    total = torch.stack([widened(s).sum() for s in squares]).sum()
+    return (total if reduction == "sum" else total / x.numel()).to(x.dtype)
+
+
 RIGHT_FORMULAS: tuple[Target, ...] = (
     Target("power-operator", power_operator, FORMULA),
     Target("square-method", square_method, FORMULA),
@@ -270,4 +290,6 @@ RIGHT_FORMULAS: tuple[Target, ...] = (
     Target("float-power", float_power, DROP_IN),
     Target("vmapped", vmapped, DROP_IN),
     Target("foreach", foreach, TWICE | {"forward_ad"}),
+    Target("for-input-alone", for_input_alone, DROP_IN - {"target_gradient", "broadcast"}),
+    Target("by-chunks", by_chunks, DROP_IN - {"dynamic", "functorch"}),
 )

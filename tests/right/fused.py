@@ -137,7 +137,7 @@ RIGHT_FUSED: tuple[Target, ...] = (
     _fused("two-paths", two_paths, claims=TWICE | TRACED),
     _fused("dimension-by-dimension", total=dimension_by_dimension, claims=TWICE | TRACED),
     _fused("running-mean", total=running_mean),
-    _fused("complex-pairs", total=complex_pairs, claims=TWICE | {"compile"}),
+    _fused("complex-pairs", total=complex_pairs, claims=TWICE | {"compile", "dynamic"}),
     _fused("exact", total=exact),
     _fused("in-threads", total=in_threads, claims=TWICE - {"deterministic"}),
 )

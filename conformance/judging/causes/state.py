@@ -177,7 +177,7 @@ def _unchanged(now: Any, then: Any) -> bool:
     """Where there is a tensor at all."""
     if not (isinstance(now, Seen) and isinstance(then, Seen)):
         return True
-    return np.array_equal(now.values, then.values)
+    return np.array_equal(now.values, then.values, equal_nan=True)
 
 
 def another_graph(subject: Subject, finding: Finding) -> Cause | None:

@@ -28,6 +28,16 @@ from reference import mse
 SOME = 5003  # elements: enough for a kernel that samples some of them, or takes another path
 RESULTS = 300  # kept: more than a ring of buffers has
 REPEATS = 14
+BLOCKS = (  # of a program, in which all calls are made so
+    "no_grad",
+    "inference_mode",
+    "autocast",
+    "deterministic mode",
+    "hooks on what is saved",
+    "a dispatch mode",
+    "a function mode",
+    "a backward on one thread",
+)
 CHANGED = (7, 501, 850)  # which of many elements is another one, call after call
 
 
@@ -201,6 +211,11 @@ def _purity_state(bench: Bench) -> Messages:
         for protocol in ("purity.settings_overridden", "purity.set_again"):
             for text in bench.ask(protocol, x=x, y=y, reduction=reduction).listed("changed"):
                 yield f"a call changed {text} ({reduction})"
+    for block, reduction in shared_out(bench, BLOCKS):
+        x, y = bench.tensor((9,), 1).leaf(), bench.tensor((9,), 2)
+        settings = {"reduction": reduction, "block": block}
+        for text in bench.ask("purity.changed_within", x=x, y=y, **settings).listed("changed"):
+            yield f"within {block} a call changed {text} ({reduction})"
     x, y = bench.tensor((3,), 1), bench.tensor((4,), 2)
     in_vain: tuple[dict[str, Any], ...] = (
         {"y": y, "reduction": "mean"},
@@ -217,9 +232,11 @@ def _purity_attributes(bench: Bench) -> Messages:
     """requires_grad, .grad, hooks and grad_fn of the operands are the caller's."""
     for reduction in bench.reductions:
         x, y = bench.tensor((4,), 1), bench.tensor((4,), 2)
+        if bench.claims("target_gradient"):
+            seen = bench.ask("purity.hooks_of_two", x=x.leaf(), y=y.leaf(), reduction=reduction)
+            if seen.flag("left"):
+                yield f"a call left a hook on an operand, where both need a gradient ({reduction})"
         seen = bench.ask("purity.attributes", x=x, y=y, reduction=reduction)
-        if seen.flag("hooks_of_two"):
-            yield f"a call left a hook on an operand, where both need a gradient ({reduction})"
         if seen.listed("needs") != [True, False] or not seen.flag("leaf"):
             yield f"a call changed requires_grad of an operand ({reduction})"
         if seen.flag("grad_replaced") or not np.all(seen.tensor("grad").values == 1):

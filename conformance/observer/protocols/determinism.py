@@ -112,7 +112,9 @@ def _outcomes(kit: Kit, x: Tensor, y: Tensor, reduction: str, calls: int) -> Evi
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and torch.equal(a, b)
+    """Of one dtype, shape and elements; NaN is NaN."""
+    kinds = [(t.dtype, t.shape) for t in (a, b)]
+    return kinds[0] == kinds[1] and torch.allclose(a, b, 0, 0, equal_nan=True)
 
 
 @protocol

@@ -19,6 +19,7 @@ from conformance.observer.protocols.kit import (
     gradients,
     protocol,
 )
+from conformance.observer.state import deterministic_mode
 
 Graph = Callable[..., Any]
 Function = Callable[[Tensor, Tensor], Tensor]
@@ -49,13 +50,9 @@ def deterministic(
 ) -> Evidence:
     """The outcome ``plainly``, and ``in_mode``."""
     x, y = _laid_out(layouts, x, y)
-    before = torch.are_deterministic_algorithms_enabled()
     plainly = _outcome(kit.loss(x, y, reduction), x, y)
-    torch.use_deterministic_algorithms(True)
-    try:
+    with deterministic_mode():
         in_mode = _outcome(kit.loss(x, y, reduction), x, y)
-    finally:
-        torch.use_deterministic_algorithms(before)
     return {"plainly": plainly, "in_mode": in_mode}
 
 

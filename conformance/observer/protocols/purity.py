@@ -6,10 +6,14 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import BaseTorchFunctionMode
+from torch.utils._python_dispatch import BaseTorchDispatchMode
 
 from conformance.observer.protocols.kit import (
     Evidence,
@@ -22,6 +26,7 @@ from conformance.observer.protocols.kit import (
 from conformance.observer.state import (
     Settings,
     as_loaded,
+    deterministic_mode,
     fresh_randomness,
     unusual_settings,
     world,
@@ -91,7 +96,12 @@ def _changed_later(loss: Callable[..., Any], x: Tensor, y: Tensor, enabled: bool
         found = gradients(result, a, b, allow_unused=True) if enabled else ()
         seen = [t.detach() for t in (result, *found) if t is not None]
         kept += [(t, t.clone()) for t in seen]
-    return [int((now != then).sum()) for now, then in kept]
+    return [_unequal(now, then) for now, then in kept]
+
+
+def _unequal(now: Tensor, then: Tensor) -> int:
+    """How many elements differ; NaN is NaN, and no sign of memory that is used again."""
+    return int(((now != then) & ~(now.isnan() & then.isnan())).sum())
 
 
 @protocol
@@ -186,6 +196,34 @@ def settings_overridden(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Ev
     return {"changed": changed}
 
 
+new_dispatch_mode: Callable[[], Any] = BaseTorchDispatchMode  # torch has no types for it
+BLOCKS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
+    "no_grad": lambda _: torch.no_grad(),
+    "inference_mode": lambda _: torch.inference_mode(),
+    "autocast": lambda device: torch.autocast(torch.device(device).type, torch.float16),
+    "deterministic mode": lambda _: deterministic_mode(),
+    "hooks on what is saved": lambda _: saved_tensors_hooks(lambda t: t, lambda t: t),
+    "a dispatch mode": lambda _: new_dispatch_mode(),
+    "a function mode": lambda _: BaseTorchFunctionMode(),
+    "a backward on one thread": lambda _: torch.autograd.set_multithreading_enabled(False),
+}
+
+
+@protocol
+def changed_within(kit: Kit, *, x: Tensor, y: Tensor, reduction: str, block: str) -> Evidence:
+    """What a call, and its backward, ``changed`` for the rest of the block that it is made in.
+
+    It may raise: not everything works in every block.
+    """
+    with _own_filters(), BLOCKS[block](kit.device):
+        settings = Settings.of_block()
+        with contextlib.suppress(Exception):
+            result = kit.loss(x, y, reduction)
+            if torch.is_grad_enabled():
+                gradients(result, x, y)
+        return {"changed": settings.changes()}
+
+
 @protocol
 def set_again(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
     """What each call has ``changed`` of the world, so that it shows no more once one was made."""
@@ -220,20 +258,23 @@ def _own_filters() -> Iterator[None]:
 
 
 @protocol
+def hooks_of_two(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """Whether a call ``left`` a hook on one of two operands that need a gradient."""
+    kit.loss(x, y, reduction)
+    return {"left": any(t._backward_hooks for t in (x, y))}
+
+
+@protocol
 def attributes(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
     """What calls leave of their operands' attributes: hooks, flags, and ``.grad``.
 
-    Of two operands that need a gradient; of an input alone, which has ones as ``.grad``; and of one
-    that is no leaf.
+    Of an input that has ones as ``.grad``; and of one that is no leaf.
     """
-    both = fresh(x).requires_grad_(), fresh(y).requires_grad_()
-    kit.loss(*both, reduction)
-    found: Evidence = {"hooks_of_two": any(t._backward_hooks for t in both)}
     x.requires_grad_().grad = ones = torch.ones_like(x)
     result = kit.loss(x, y, reduction)
     torch.autograd.grad(result, x, torch.ones_like(result))
     left: tuple[Any, ...] = x._backward_hooks, x._post_accumulate_grad_hooks
-    found |= {
+    found: Evidence = {
         "needs": [x.requires_grad, y.requires_grad],
         "leaf": x.is_leaf,
         "grad_replaced": x.grad is not ones,
