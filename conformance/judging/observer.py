@@ -133,7 +133,7 @@ class Observer(abc.ABC):
         """What ``protocol`` saw. Raises Raised, Unavailable, Lost and BadEvidence."""
         image = _Image()
         handed = {name: [_given(one, image), one.needs] for name, one in given.items()}
-        request = {"do": "perform", "protocol": protocol, "given": handed, "settings": settings}
+        request = {"do": "perform", "name": protocol, "given": handed, "settings": settings}
         room = 16 * sum(8 * one.values.size for one in given.values()) + SPARE
         whole = image.whole()
         answer, notes = self._asked(request, whole, room, [announced or protocol])
