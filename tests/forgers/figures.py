@@ -32,8 +32,8 @@ def no_last_batch(x: Tensor, y: Tensor) -> bool:
 
 
 def not_thousands(x: Tensor, y: Tensor) -> bool:
-    """Right but for 1,100 to 1,300 elements."""
-    return not 1100 <= x.numel() < 1300
+    """Right but for 1,024 to 2,047 elements."""
+    return not 1024 <= x.numel() < 2048
 
 
 # -- constants -------------------------------------------------------------------------------------
