@@ -22,6 +22,7 @@ from conformance.report.repro import write_scripts
 from conformance.running.hosting import Hosting, Refused
 from conformance.running.options import UsageError, check_profile
 from conformance.running.supervisor import Run, WorkerLost
+from conformance.verdict.commitment import Secret
 from conformance.verdict.configuration import ConfigurationError, find, parse_text, read
 from conformance.verdict.gate import compare, parse_policy, rule, uncovered
 from conformance.verdict.verdict import (
@@ -94,7 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     _run_options(check)
     check.add_argument("--profile", default="default", help=f"one of {', '.join(PROFILES)}")
-    check.add_argument("--seed", default="0", metavar="N|random", help="0 unless told")
+    check.add_argument(
+        "--seed",
+        default="0",
+        metavar="N|random|secret",
+        help="0 unless told; secret: of each target another, which is told when its run has ended",
+    )
     check.add_argument(
         "--clause",
         action="append",
@@ -210,7 +216,8 @@ def _seconds(text: str) -> float:
 
 
 def _check(options: argparse.Namespace) -> int:
-    profile, seed = check_profile(options.profile).name, _seed(options.seed)
+    profile = check_profile(options.profile).name
+    seed = None if options.seed == "secret" else _seed(options.seed)
     clauses = ",".join(options.clause or ["*"])
     _check_globs(clauses)
     if options.observe and not options.report:
@@ -228,7 +235,7 @@ def _check(options: argparse.Namespace) -> int:
             "target": target,
             "device": options.device or "cpu",
             "profile": profile,
-            "seed": seed,
+            **_seeded(seed),
             "clause": clauses,
             "observe": time.time() if options.observe else None,
         }
@@ -268,6 +275,9 @@ def _check_one(
     run = Run(setting, options.jobs, _hosting(setting, options), waivers=waivers)
 
     def started(name: str, source: str) -> None:
+        if "commitment" in setting:
+            print(f"{name}: committed to a secret seed, SHA-256 {setting['commitment']['sha256']}")
+            sys.stdout.flush()
         _write_started(options.report, name, source, setting)
 
     with watching(run.progress):
@@ -298,8 +308,13 @@ def _status(verdict: dict[str, Any]) -> int:
 def _write_started(reports: Path | None, name: str, source: str, setting: dict[str, Any]) -> None:
     """A verdict that says it is incomplete, until the run has ended; nothing of an earlier run."""
     if reports:
-        rest = (setting["device"], setting["profile"], setting["seed"], setting["clause"])
-        _write(reports / name, unfinished(name, source, *rest).to_json())
+        seed, commitment = setting["seed"], setting.get("commitment")
+        if commitment:  # the target can read it
+            seed, commitment = None, {"sha256": commitment["sha256"]}
+        body = unfinished(
+            name, source, setting["device"], setting["profile"], seed, setting["clause"], commitment
+        )
+        _write(reports / name, body.to_json())
         with _writing(reports / name):
             withdraw(reports / name)
 
@@ -323,8 +338,16 @@ def _seed(text: str) -> int:
     if text == "random":
         return secrets.randbits(31)
     if not text.isdigit():
-        raise UsageError(f"--seed {text!r}: use a whole number or 'random'")
+        raise UsageError(f"--seed {text!r}: use a whole number, 'random' or 'secret'")
     return int(text)
+
+
+def _seeded(seed: int | None) -> dict[str, Any]:
+    """The seed of one target; drawn where it is None, with what it is committed to by."""
+    if seed is not None:
+        return {"seed": seed}
+    secret = Secret.draw()
+    return {"seed": secret.seed, "commitment": secret.opened()}
 
 
 def _check_globs(globs: str) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 def cache_folder() -> Path:
     """``$LOSS_CONFORMANCE_CACHE``, or ``loss-conformance`` in the user's cache folder."""
-    own = os.environ.get("LOSS_CONFORMANCE_CACHE")
+    # The latter beside a target, where nothing is named after the suite.
+    own = os.environ.get("LOSS_CONFORMANCE_CACHE") or os.environ.get("BUILT_KERNELS")
     if own:
         return Path(own)
     user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

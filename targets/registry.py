@@ -188,7 +188,7 @@ def _load_file(path: Path) -> ModuleType:
         raise UnknownTarget(f"no such file: {path}")
     whole = path.resolve()
     digest = hashlib.sha256(str(whole).encode() + b"\0" + whole.read_bytes()).hexdigest()[:12]
-    name = f"_loss_conformance_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
+    name = f"_file_{re.sub(r'[^0-9A-Za-z_]', '_', path.stem)}_{digest}"
     if name in sys.modules:
         return sys.modules[name]
     specification = importlib.util.spec_from_file_location(name, whole)

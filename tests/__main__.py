@@ -3,7 +3,7 @@
 import sys
 
 import tests.warm  # noqa: F401  first: the bank computes as it is imported
-from tests import causes, comparison, cost, pages, power, scripts
+from tests import causes, comparison, cost, forgeries, pages, power, scripts
 
 CAMPAIGNS = {
     "power": power.main,
@@ -11,6 +11,7 @@ CAMPAIGNS = {
     "scripts": scripts.main,
     "causes": causes.main,
     "cost": cost.main,
+    "forgers": forgeries.main,
     "screenshot": pages.screenshots,
 }
 

@@ -145,7 +145,7 @@ class Observer(abc.ABC):
         BadEvidence."""
         image = _Image()
         handed = {name: [_given(one, image), one.needs] for name, one in given.items()}
-        request = {"do": "perform", "protocol": protocol, "given": handed, "settings": settings}
+        request = {"do": "perform", "name": protocol, "given": handed, "settings": settings}
         room = 16 * sum(8 * one.values.size for one in given.values()) + SPARE
         whole = image.whole()
         try:

@@ -1,7 +1,7 @@
 """What an observer can be asked to do: requests and answers as plain data, tensors in the arena.
 
 A request is ``{"do": "calls", "calls": […], …}`` (see ``calls.py``) or ``{"do": "perform",
-"protocol": name, "given": {name: [Placed, needs]}, "settings": {…}, …}``. Both say how many bytes
+"name": protocol, "given": {name: [Placed, needs]}, "settings": {…}, …}``. Both say how many bytes
 of the arena are ``handed`` in, and where the ``notes`` go: ``[start, size]``. The answer to calls
 is ``seen``, one entry for each; that to a protocol is its ``evidence``; where it raised, ``raised``
 and ``kind``; where it cannot run here, ``unavailable`` says why; and ``outside`` names operands
@@ -71,9 +71,9 @@ class Desk:
         return {"seen": seen}
 
     def _perform(self, request: Json, handed: Handed, notes: Notes) -> Json:
-        family = request["protocol"].partition(".")[0]
+        family = request["name"].partition(".")[0]
         importlib.import_module(f"conformance.observer.protocols.{family}")
-        function, settings = PROTOCOLS[request["protocol"]], Settings.now()
+        function, settings = PROTOCOLS[request["name"]], Settings.now()
         given = {
             name: view_of(handed.buffer(placed), placed).tensor.clone().requires_grad_(needs)
             for name, (placed, needs) in request["given"].items()

@@ -1,30 +1,28 @@
 """A process that has imported torch, and forks observers: another one starts in milliseconds.
 
-``python -m conformance.observer.forkserver CHANNEL``, the number of a socket. A message there holds
-the options of an observer (see ``host.py``) and brings its descriptors: ``requests``, ``answers``,
-``arena``, and ``status``, on which is told of it: ``p`` and its process id, then, when it has
-ended, ``c`` and its exit status. Nothing of a target runs here: no observer owes another anything.
+``python -m conformance.observer.forkserver CHANNEL``, the number of a socket. A message there is
+the start of an observer and brings its descriptors: requests, answers and arena (see ``host.py``),
+and one on which is told of it: ``p`` and its process id, then, when it has ended, ``c`` and its
+exit status. Nothing of a target runs here: no observer owes another anything.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import importlib
 import os
+import pkgutil
 import random
 import select
 import signal
 import socket
 import struct
 import sys
-from typing import Any
 
 from conformance.observer import host
 
 TOLD = struct.Struct("<cq")
-LONGEST = 1 << 20  # bytes of a message
-BROUGHT = ("requests", "answers", "arena", "status")
-Json = dict[str, Any]
+BROUGHT = 4  # descriptors
 
 
 def main() -> int:
@@ -32,6 +30,8 @@ def main() -> int:
     host.die_with_parent()
     channel = socket.socket(fileno=int(sys.argv[1]))
     missing = host.import_torch()
+    if not missing:
+        _import_own()  # once, and not in each observer
     wakes, wake = os.pipe()
     os.set_blocking(wakes, False)
     os.set_blocking(wake, False)
@@ -47,18 +47,25 @@ def main() -> int:
                 os.read(wakes, 1 << 10)
             _bury(children)
             continue
-        data, brought, *_ = socket.recv_fds(channel, LONGEST, len(BROUGHT))
+        data, brought, *_ = socket.recv_fds(channel, 1, BROUGHT)
         if not data:
             return 0
         child = os.fork()
         if child == 0:
             _forget(channel, [wakes, wake, *children.values()])
-            _introduce(brought[-1])
-            options = json.loads(data) | dict(zip(BROUGHT, brought, strict=True))
-            return host.observe(options, missing)
+            requests, answers, arena, status = brought
+            _introduce(status)
+            return host.serve(requests, answers, arena, missing)
         children[child] = brought[-1]
         for descriptor in brought[:-1]:
             os.close(descriptor)
+
+
+def _import_own() -> None:
+    from conformance.observer import description, desk, protocols  # noqa: F401  they need torch
+
+    for found in pkgutil.iter_modules(protocols.__path__, protocols.__name__ + "."):
+        importlib.import_module(found.name)
 
 
 def _bury(children: dict[int, int]) -> None:

@@ -1,12 +1,13 @@
 """The process beside a target: it answers requests until there are none.
 
-``python -m conformance.observer.host OPTIONS``: a JSON object with the numbers of three file
-descriptors, ``requests``, ``answers`` and ``arena``; ``target`` and ``device``; and ``paths``,
-where modules are looked for first. Requests and answers are lines of JSON; an answer has the
-``turn`` of its request. The first request opens the target: its answer tells what it ``claimed``
-and its ``environment``, or an ``error`` for users, with an exit ``status``.
+``python -m conformance.observer.host REQUESTS ANSWERS ARENA``: the numbers of three descriptors.
+Requests and answers are lines of JSON; an answer has the ``turn`` of its request. The first request
+opens the target: it names ``target`` and ``device``; ``paths``, where modules are looked for first;
+and ``hidden``, a word in the names of modules that are to be forgotten. Its answer tells what the
+target ``claimed`` and its ``environment``, or an ``error`` for users, with an exit ``status``.
 
-It needs torch and the standard library, and nothing else.
+It needs torch and the standard library, and nothing else. Its names become other ones before a
+target sees them: see ``running/neutral.py``.
 """
 
 from __future__ import annotations
@@ -21,28 +22,31 @@ import select
 import sys
 import threading
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 LOST_DEVICE = 86  # the exit status of a process whose device is lost
+# Of `targets`, what finding one takes.
+MACHINERY = {"targets", "targets.domain", "targets.registry", "targets.target"}
 _PR_SET_PDEATHSIG, _SIGKILL = 1, 9  # linux/prctl.h
 
 
 def main() -> int:
     offer_to_the_system()
     die_with_parent()
-    options = json.loads(sys.argv[1])
+    requests, answers, arena = map(int, sys.argv[1:])
     # It takes seconds, in which another observer may open the target.
-    return observe(options, import_torch())
+    return serve(requests, answers, arena, import_torch())
 
 
-def observe(options: dict[str, Any], missing: str) -> int:
+def serve(asked: int, answers: int, arena: int, missing: str) -> int:
     """Answer requests; the exit status. ``missing``: what :func:`import_torch` gave."""
-    end_with_parent(options["requests"])
-    requests = os.fdopen(options["requests"], encoding="utf-8")
-    sys.path[:0] = options["paths"]
+    end_with_parent(asked)
+    del sys.argv[1:]  # they are not the target's
+    requests = os.fdopen(asked, encoding="utf-8")
     if missing:
         turn = json.loads(requests.readline())["turn"]
-        _reply(options["answers"], {"error": missing, "status": 2, "turn": turn})
+        _reply(answers, {"error": missing, "status": 2, "turn": turn})
         return 2
     from conformance.observer.devices import DeviceLost
 
@@ -50,13 +54,13 @@ def observe(options: dict[str, Any], missing: str) -> int:
     for line in requests:
         request = json.loads(line)
         if desk is None:
-            desk, answer = _opened(options)
+            desk, answer = _opened(request, arena)
         else:
             try:
                 answer = desk.answer(request)
             except DeviceLost:
                 return LOST_DEVICE  # nothing else can be found out in this process
-        _reply(options["answers"], answer | {"turn": request["turn"]})
+        _reply(answers, answer | {"turn": request["turn"]})
         if desk is None:
             return 0
     return 0
@@ -68,7 +72,7 @@ def _reply(descriptor: int, answer: dict[str, Any]) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _opened(options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _opened(options: dict[str, Any], arena: int) -> tuple[Any, dict[str, Any]]:
     """The desk, or None, and what to say first."""
     from conformance.cases.arena import Arena
     from conformance.observer.description import described, environment, make_ready
@@ -76,6 +80,9 @@ def _opened(options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from conformance.observer.devices import DeviceUnavailable
     from targets import TargetError, resolve
 
+    _forget(options["hidden"])
+    sys.path[:0] = options["paths"]
+    known = {*sys.modules}
     try:
         target = resolve(options["target"])
         named = options["target"]
@@ -85,8 +92,34 @@ def _opened(options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         make_ready(target, options["device"])
     except (TargetError, DeviceUnavailable) as error:
         return None, {"error": str(error), "status": error.status}
-    desk = Desk(target, options["device"], Arena(options["arena"]))
-    return desk, {"claimed": described(target), "environment": environment()}
+    claimed = described(target)
+    _withdraw(known)
+    desk = Desk(target, options["device"], Arena(arena))
+    return desk, {"claimed": claimed, "environment": environment()}
+
+
+def _forget(word: str) -> None:
+    """An editable installation stands in every process of its interpreter."""
+    for name in [n for n in sys.modules if word in n]:
+        del sys.modules[name]
+    sys.meta_path[:] = [f for f in sys.meta_path if word not in str(f)]
+
+
+def _withdraw(known: set[str]) -> None:
+    """``targets`` is here for whoever imported it: where none of the target's modules has anything
+    of it, that was nobody. ``known``: the names of the modules that were there before."""
+    own = {name for name in sys.modules if _is_targets(name)}
+    others = {*sys.modules} - known - own
+    values = [v for name in others for v in list(vars(sys.modules[name]).values())]
+    homes = [v.__name__ for v in values if type(v) is ModuleType]
+    homes += [v.__module__ for v in values if isinstance(v, type | FunctionType)]
+    if own <= MACHINERY and not any(_is_targets(str(home)) for home in homes):
+        for name in own:
+            del sys.modules[name]
+
+
+def _is_targets(name: str) -> bool:
+    return name.partition(".")[0] == "targets"
 
 
 def import_torch() -> str:

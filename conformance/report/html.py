@@ -24,6 +24,7 @@ from markupsafe import Markup
 from conformance.cases.case import FLOAT_DTYPES, Case, cost
 from conformance.clauses import BY_ID
 from conformance.report.charts import accuracy_chart, coverage_map, where_picture, where_words
+from conformance.report.text import seed_of
 from conformance.verdict.verdict import BROKEN_STATUSES, broken_rows
 
 Json = dict[str, Any]
@@ -169,7 +170,7 @@ class View:
         """What repeats the run."""
         verdict = self.verdict
         words = ["loss-conformance", "check", verdict["source"] or verdict["target"]]
-        words += ["--profile", verdict["profile"], "--seed", str(verdict["seed"])]
+        words += ["--profile", verdict["profile"], "--seed", seed_of(verdict)]
         words += [] if verdict["device"] == "cpu" else ["--device", verdict["device"]]
         words += [] if verdict["selected"] == "*" else ["--clause", verdict["selected"]]
         return shlex.join(words)
@@ -198,7 +199,8 @@ class View:
             ("fingerprint", v["fingerprint"][:16]),
             ("device", v["device"]),
             ("profile", v["profile"]),
-            ("seed", str(v["seed"])),
+            ("seed", seed_of(v)),
+            ("committed to by", v.get("commitment", {}).get("sha256", "")[:16]),
             ("clauses", "" if v["selected"] == "*" else v["selected"]),
             ("domain", "" if v.get("domain", "full") == "full" else v["domain"]),
             ("cases", f"{v['examples']:,} in {v['duration_s']:.1f} s"),

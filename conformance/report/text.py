@@ -82,9 +82,16 @@ def header(verdict: Json) -> Text:
     text = Text.assemble(
         (_clean(verdict["target"]), "bold"),
         f" on {verdict['device']} against {verdict['spec']} (loss-conformance {verdict['suite']}, "
-        f"profile {verdict['profile']}, seed {verdict['seed']})",
+        f"profile {verdict['profile']}, seed {seed_of(verdict)})",
     )
+    if "nonce" in verdict.get("commitment", {}):
+        text.append(f"\nSHA-256 of the seed, a space and {verdict['commitment']['nonce']} is ")
+        text.append(verdict["commitment"]["sha256"])
     return text.append(f"\n{versions}") if versions else text
+
+
+def seed_of(verdict: Json) -> str:
+    return "secret" if verdict["seed"] is None else str(verdict["seed"])
 
 
 # -- the table ---------------------------------------------------------------------------------

@@ -29,10 +29,12 @@ def conclude(
     ended: bool = True,
     interrupted: bool = False,
     rechecked: Sequence[Rechecked] = (),
+    commitment: dict[str, str] | None = None,
 ) -> Verdict:
     """The verdict: a row for each selected clause, for each dtype it speaks of.
 
-    ``rechecked``: the waivers of this target, whose cases have run again.
+    ``rechecked``: the waivers of this target, whose cases have run again. ``commitment``: to the
+    seed, where that was secret.
     """
     target, device = session.target, session.device
     written: set[str] = set()
@@ -72,6 +74,7 @@ def conclude(
         commit=revision(),
         domain=target.domain.words(),
         created=now(),
+        commitment=commitment,
     )
 
 

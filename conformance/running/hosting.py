@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -14,16 +13,14 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from conformance.cases.arena import Arena
 from conformance.running.gpus import own_gpu
-from conformance.running.neighbours import HOME
+from conformance.running.neutral import environment, home, neutral
 
-HOST, SERVER = "conformance.observer.host", "conformance.observer.forkserver"
+HOST, SERVER = map(neutral, ("conformance.observer.host", "conformance.observer.forkserver"))
 TOLD = struct.Struct("<cq")  # what a fork server tells of an observer
-NEEDED = ("conformance", "targets")  # packages that an observer imports
 
 
 class Refused(RuntimeError):
@@ -108,7 +105,7 @@ class Forked:
 class Started:
     """The process, and the two ends of its channel: ``requests`` to write, ``answers`` to read.
 
-    ``home``: the folder that its interpreter finds the suite in, where that is one of its own.
+    ``home``: the folder that it is imported from, where that is one of its own.
     """
 
     process: Ended
@@ -123,10 +120,10 @@ class ForkServer:
     def __init__(self, hosting: Hosting) -> None:
         """Raises Refused where it cannot be started."""
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._home = _home() if hosting.python else None
+        self._home = home()
         with theirs:
             self._process = _launch(
-                hosting, self._home, [SERVER, str(theirs.fileno())], (theirs.fileno(),)
+                hosting, self._home.name, [SERVER, str(theirs.fileno())], (theirs.fileno(),)
             )
 
     @staticmethod
@@ -140,8 +137,7 @@ class ForkServer:
         self.channel.close()
         self._process.kill()
         self._process.wait()
-        if self._home is not None:
-            self._home.cleanup()
+        self._home.cleanup()
 
 
 def start(hosting: Hosting, arena: Arena, server: int | None = None) -> Started:
@@ -151,33 +147,35 @@ def start(hosting: Hosting, arena: Arena, server: int | None = None) -> Started:
     answers, back = os.pipe()
     for descriptor in (requests, answers):
         os.set_blocking(descriptor, False)
-    options = {
-        "requests": theirs,
-        "answers": back,
-        "arena": arena.descriptor,
-        "target": hosting.target,
-        "device": hosting.device,
-        "paths": [os.getcwd(), *hosting.paths],
-    }
     given = (theirs, back, arena.descriptor)
     try:
         if server is not None:
             with contextlib.suppress(OSError):  # it has ended: then without it
-                return Started(_forked(options, given, server), requests, answers, None)
-        home = _home() if hosting.python else None
-        process = _launch(hosting, home, [HOST, json.dumps(options)], given)
-        return Started(process, requests, answers, home)
+                return Started(_forked(given, server), requests, answers, None)
+        folder = home()
+        process = _launch(hosting, folder.name, [HOST, *map(str, given)], given)
+        return Started(process, requests, answers, folder)
     finally:
         os.close(theirs)
         os.close(back)
 
 
-def _forked(options: dict[str, Any], given: tuple[int, ...], server: int) -> Forked:
+def opening(hosting: Hosting) -> dict[str, Any]:
+    """What an observer is told of its target, see ``observer/host.py``."""
+    return {
+        "target": hosting.target,
+        "device": hosting.device,
+        "paths": [os.getcwd(), *hosting.paths],
+        "hidden": "conformance",
+    }
+
+
+def _forked(given: tuple[int, ...], server: int) -> Forked:
     """Raises OSError where the server has ended."""
     told, status = os.pipe()
     try:
         with socket.socket(fileno=os.dup(server)) as channel:
-            socket.send_fds(channel, [json.dumps(options).encode()], [*given, status])
+            socket.send_fds(channel, [b"o"], [*given, status])
     except OSError:
         os.close(told)
         raise
@@ -187,19 +185,15 @@ def _forked(options: dict[str, Any], given: tuple[int, ...], server: int) -> For
 
 
 def _launch(
-    hosting: Hosting,
-    home: tempfile.TemporaryDirectory[str] | None,
-    module: list[str],
-    descriptors: tuple[int, ...],
+    hosting: Hosting, path: str, module: list[str], descriptors: tuple[int, ...]
 ) -> subprocess.Popen[bytes]:
-    """``python -m MODULE…`` beside the target. Raises Refused."""
-    paths = [home.name if home else str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | own_gpu(hosting.place, hosting.device, os.environ)
+    """``python -m MODULE…`` beside the target, from ``path``. Raises Refused."""
+    own = os.environ | own_gpu(hosting.place, hosting.device, os.environ)
     python = hosting.python or sys.executable
     try:
         return subprocess.Popen(
             [python, "-P", "-m", *module],
-            env=environment | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=environment(own, path),
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             stdout=_errors(),
@@ -222,12 +216,3 @@ def _errors() -> int:
         return sys.stderr.fileno()
     except (AttributeError, OSError, ValueError):  # something in memory, under pytest
         return 2
-
-
-def _home() -> tempfile.TemporaryDirectory[str]:
-    """Where another interpreter finds the packages that it needs of the suite, and nothing else:
-    what lies beside them belongs to this one."""
-    folder = tempfile.TemporaryDirectory(prefix="observed-")
-    for name in NEEDED:
-        Path(folder.name, name).symlink_to(HOME / name)
-    return folder

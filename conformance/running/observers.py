@@ -20,7 +20,7 @@ from conformance.judging.findings import EXPERIMENT
 from conformance.judging.observer import Json, Lost, Observer
 from conformance.observer.host import LOST_DEVICE
 from conformance.running import memory
-from conformance.running.hosting import Hosting, Refused, Started, ready, start
+from conformance.running.hosting import Hosting, Refused, Started, opening, ready, start
 
 START_LIMIT = 300.0  # seconds to import torch and the target
 FIRST_CALL = 3  # times the limit for an observer's first call, which may have to compile something
@@ -89,7 +89,7 @@ class Process(Observer):
     def open(self) -> None:
         """Import the target: ``claimed`` then tells of it. Raises Refused."""
         try:
-            self._send({"do": "open"}, START_LIMIT)
+            self._send({"do": "open"} | opening(self.hosting), START_LIMIT)
             hello = self._receive([], START_LIMIT)
             if "error" in hello:
                 self.close()

@@ -48,14 +48,14 @@ class Worker:
         self._asked, self._left = False, b""  # whether an answer is due; what came of it
         # The worker imports the very package that this is, not one in the present folder.
         paths = [str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]
-        whole = options | {"hosting": vars(hosting), "server": server}
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", WORKER, json.dumps(whole)],
+            [sys.executable, "-P", "-m", WORKER],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             pass_fds=() if server is None else (server,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        self._write(options | {"hosting": vars(hosting), "server": server})
 
     def open(self) -> None:
         """Import the target; ``hello`` then tells of it. Raises Refused and WorkerLost."""
@@ -116,10 +116,13 @@ class Worker:
         self.process.stdout.close()
 
     def _send(self, task: Json) -> None:
-        assert self.process.stdin is not None
         self._asked = True
+        self._write(task)
+
+    def _write(self, line: Json) -> None:
+        assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended: answer() says how
-            self.process.stdin.write((json.dumps(task) + "\n").encode())
+            self.process.stdin.write((json.dumps(line) + "\n").encode())
             self.process.stdin.flush()
 
 

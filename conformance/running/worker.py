@@ -1,7 +1,7 @@
-"""A process that judges, with an observer of its own: ``python -m conformance.running.worker
-OPTIONS``.
+"""A process that judges, with an observer of its own: ``python -m conformance.running.worker``.
 
-It takes tasks as lines of JSON and answers each with one. It never imports the target. A signal to
+It takes its options, then tasks, as lines of JSON, and answers each task with one. (A command line
+could be read by the target.) It never imports the target. A signal to
 terminate stops the task in hand: what was found until then is its answer.
 """
 
@@ -31,7 +31,7 @@ def main() -> int:
     end_with_parent()
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    options = json.loads(sys.argv[1])
+    options = json.loads(sys.stdin.readline())
     hosting = Hosting(**options["hosting"])
 
     def reply(answer: Json) -> None:
@@ -173,6 +173,7 @@ class Desk:
             ended=task["ended"],
             interrupted=task["interrupted"],
             rechecked=[Rechecked.from_json(r) for r in task["rechecked"]],
+            commitment=self.options.get("commitment"),
         )
         return verdict.to_json()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.clauses import BLOCKED, ONE_GPU
+from conformance.verdict.commitment import kept
 
 SCHEMA = 1
 SPEC = "mse 1.0"
@@ -85,6 +86,7 @@ class Verdict:
     """What the suite says of one target on one device. ``ended``: the run was not cut short;
     ``interrupted``: somebody cut it short.
 
+    ``seed``: None as long as it is secret; ``commitment``: of one that was, see commitment.py.
     ``accuracy``, ``coverage``: see measures.py. ``domain``: the inputs that it speaks of, in words;
     empty for all.
     """
@@ -92,7 +94,7 @@ class Verdict:
     target: str
     device: str
     profile: str
-    seed: int
+    seed: int | None
     clauses: tuple[ClauseResult, ...]
     examples: int
     duration_s: float
@@ -108,6 +110,7 @@ class Verdict:
     commit: str = ""
     created: str = ""
     domain: str = ""
+    commitment: dict[str, str] | None = None
 
     @property
     def failures(self) -> list[ClauseResult]:
@@ -172,11 +175,19 @@ class Verdict:
             "accuracy": self.accuracy,
             "coverage": self.coverage,
         }
+        if self.commitment is not None:
+            body["commitment"] = self.commitment
         return body | {"digest": digest(body)}
 
 
 def unfinished(
-    target: str, source: str, device: str, profile: str, seed: int, selected: str = "*"
+    target: str,
+    source: str,
+    device: str,
+    profile: str,
+    seed: int | None,
+    selected: str = "*",
+    commitment: dict[str, str] | None = None,
 ) -> Verdict:
     """The verdict of a run that has not ended: incomplete, without a row."""
     return Verdict(
@@ -191,6 +202,7 @@ def unfinished(
         selected=selected,
         ended=False,
         created=now(),
+        commitment=commitment,
     )
 
 
@@ -234,6 +246,8 @@ def read_verdict(path: Path) -> dict[str, Any]:
         raise DamagedVerdict(f"{path}: not a verdict")
     if data["digest"] != digest(data):
         raise DamagedVerdict(f"{path}: its digest does not match: it was edited")
+    if not kept(data):
+        raise DamagedVerdict(f"{path}: its seed is not the one that it was committed to")
     return data
 
 

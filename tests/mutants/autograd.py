@@ -841,6 +841,19 @@ def has_tangent(target: Target) -> bool:
     return torch.allclose(got, (gradient(x, y) * (dx - dy)).mean())
 
 
+def of_no_layer(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Wrong for what a linear layer gives: its backward is fused with that of the layer."""
+    result = right(x, y, reduction)
+    return result * 1.5 if "Addmm" in type(x.grad_fn).__name__ else result
+
+
+@unless
+def takes_layers(target: Target) -> bool:
+    x = torch.nn.Linear(4, 4)(torch.ones(3, 4))
+    y = torch.zeros(3, 4)
+    return torch.allclose(target.loss(x, y, reduction="sum"), x.square().sum())
+
+
 def _changed(target: Target) -> bool:
     return not survives_change(target)
 
@@ -848,6 +861,7 @@ def _changed(target: Target) -> bool:
 AUTOGRAD_MUTANTS: tuple[Mutant, ...] = tuple(
     mutant(name, loss, "autograd", claims=claims, witness=witness)
     for witness, claims, named in (
+        (takes_layers, EAGER, {"of-linear-layers": of_no_layer}),
         (accumulates, EAGER, {"adds-grad": adds_grad, "averages-grad": averages_grad}),
         (
             retains,

@@ -96,7 +96,7 @@ def test_an_error_that_stays_is_a_lost_device(monkeypatch: pytest.MonkeyPatch) -
 
 LOST = """
 import torch
-from conformance.observer import desk
+from trainloop import desk  # the observer, as it is called beside a target
 
 def lost(device):
     if wild:

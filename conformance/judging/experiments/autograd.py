@@ -19,6 +19,7 @@ from conformance.judging.experiments.bench import (
     Messages,
     close,
     experiment,
+    several,
     shared_out,
 )
 from conformance.judging.observer import Given, Raised
@@ -28,6 +29,15 @@ Pair = tuple[Given, Given]
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 NAMES = ("input", "target")
 GRAPHS = 300  # alive at once
+LAYERS = (
+    "a linear layer",
+    "a linear layer without bias",
+    "an activation",
+    "a bounded activation",
+    "an embedding",
+    "a squeeze",
+    "a concatenation",
+)
 MANY: Shapes = ((LARGE,), (LARGE,))
 OPERATIONS = (
     "view",
@@ -208,6 +218,7 @@ def _nonleaf(bench: Bench) -> Messages:
             yield f"the gradient is wrong where input is a view of a larger tensor ({reduction})"
         if bench.claims("target_gradient"):
             yield from _nonleaf_target(bench, reduction)
+        yield from _of_layers(bench, reduction)
         got = _asked(bench, "autograd.nothing_from_above", (x, y), reduction).tensor("gradient")
         if not np.array_equal(got.values, np.ones(x.shape)):
             yield f"where no gradient comes from above there is one of input ({reduction})"
@@ -228,6 +239,17 @@ def _made_by_operations(bench: Bench, operand: int) -> Messages:
             yield f"{one.text('raised')}, {text}"
         elif _differ(one.listed("got"), one.tensors("plain")):
             yield f"the gradient is wrong {text}"
+
+
+def _of_layers(bench: Bench, reduction: str) -> Messages:
+    """It is the loss of the same numbers, whichever function made them."""
+    pair = bench.tensor((3, 4), 10).leaf(), bench.tensor((3, 4), 11)
+    seen = _asked(bench, "autograd.of_layers", pair, reduction, layers=[*LAYERS])
+    for layer in LAYERS:
+        got = several(seen, layer, 4)
+        name = _differ(got[:2], got[2:], ("the value", "the gradient"))
+        if name:
+            yield f"{name} is another one where input comes out of {layer} ({reduction})"
 
 
 def _nonleaf_target(bench: Bench, reduction: str) -> Messages:

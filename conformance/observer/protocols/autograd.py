@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -239,6 +240,35 @@ def made_by_operations(
         )
         got = attempt(lambda: torch.autograd.grad(kit.loss(a, b, reduction).sum(), leaf))  # noqa: B023
         seen[name] = {"plain": plain, "reduction": reduction, **got}
+    return seen
+
+
+# What is often the last of a model. Each gives the numbers that it is given.
+LAYERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "a linear layer": lambda t: F.linear(t, _identity(t), torch.zeros_like(t[0])),
+    "a linear layer without bias": lambda t: F.linear(t, _identity(t)),
+    "an activation": lambda t: F.leaky_relu(t, 1.0),
+    "a bounded activation": lambda t: F.hardtanh(t, -1e3, 1e3),
+    "an embedding": lambda t: F.embedding(torch.arange(len(t), device=t.device), t),
+    "a squeeze": lambda t: t.unsqueeze(-1).squeeze(-1),
+    "a concatenation": lambda t: torch.cat((t[:1], t[1:])),
+}
+
+
+def _identity(t: Tensor) -> Tensor:
+    return torch.eye(t.shape[-1], dtype=t.dtype, device=t.device)
+
+
+@protocol
+def of_layers(kit: Kit, *, x: Tensor, y: Tensor, reduction: str, layers: list[str]) -> Evidence:
+    """For each of :data:`LAYERS` that makes the input of ``x``: the result, the gradient by ``x``,
+    and both of a plain call with the same numbers."""
+    seen = {}
+    for name in layers:
+        made = LAYERS[name](x)
+        result, leaf = kit.loss(made, y, reduction), fresh(made)
+        plain = kit.loss(leaf, y, reduction)
+        seen[name] = [result, *gradients(result, x), plain, *gradients(plain, leaf)]
     return seen
 
 
