@@ -62,6 +62,7 @@ def _result(bench: Bench) -> Messages:
 
 _SMALL = ([1, 0, 1, 1], [0, 1, 1, 3])
 _UNSIGNED = ([1, 0, 3, 65280], [0, 1, 3, 65280])  # the largest of 16 bits that every dtype holds
+FEW = 8  # elements that a message lists
 _OWN = ""  # the experiment's own dtype
 # Of integers, what the narrower kind holds from end to end: differences and squares pass it. All
 # are numbers of binary64, as the judge has them.
@@ -143,4 +144,6 @@ def _told(attempt: Evidence) -> str:
     dtype = attempt.items_of("got").text("dtype")
     if dtype.startswith("complex"):
         return f"{dtype}{list(numbers.shape)}"
+    if 1 < numbers.size <= FEW:
+        return f"{dtype} {numbers.real.tolist()}"
     return brief(Seen(numbers.real, dtype, "cpu"))

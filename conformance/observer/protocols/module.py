@@ -163,13 +163,19 @@ def hooked(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
     """The ``result`` and ``gradient`` of input where hooks double both operands before the call,
     halve the result after it, and double the gradients by the operands."""
     module = kit.module(reduction)
-    module.register_forward_pre_hook(lambda m, args: tuple(2 * t for t in args))
-    module.register_forward_hook(lambda m, args, result: result / 2)
-    module.register_full_backward_hook(
-        lambda m, by, g: tuple(None if t is None else 2 * t for t in by)
+    hooks = (
+        module.register_forward_pre_hook(lambda m, args: tuple(2 * t for t in args)),
+        module.register_forward_hook(lambda m, args, result: result / 2),
+        module.register_full_backward_hook(
+            lambda m, by, g: tuple(None if t is None else 2 * t for t in by)
+        ),
     )
-    result = module(x, y)
-    return {"result": result, "gradient": gradients(result, x)[0]}
+    try:
+        result = module(x, y)
+        return {"result": result, "gradient": gradients(result, x)[0]}
+    finally:  # a target may hand out one module time and again
+        for hook in hooks:
+            hook.remove()
 
 
 @protocol
