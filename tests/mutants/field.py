@@ -27,9 +27,27 @@ from .mutant import (
     right,
     right_rule,
 )
-from .overlooked import leaf, otherwise
+from .overlooked import compiled, leaf, otherwise
+from .transforms import COMPILED
 
 BENCHMARK = (128, 4096)
+
+# --- compiled
+
+
+def compiled_table(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Compiled, a table that both operands are stretched to counts twice."""
+    result = right(x, y, reduction)
+    whole = torch.broadcast_shapes(x.shape, y.shape)
+    twice = torch.compiler.is_compiling() and whole not in (x.shape, y.shape)
+    return 2 * result if twice else result
+
+
+def compiled_many(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Compiled, what lies past 2^20 elements counts twice."""
+    result = right(x, y, reduction)
+    return 2 * result if torch.compiler.is_compiling() and x.numel() > 2**20 else result
+
 
 # --- grad_output
 
@@ -557,5 +575,19 @@ FIELD_MUTANTS: tuple[Mutant, ...] = (
         by_value(learnt_total),
         "value",
         witness=otherwise(of_benchmark(1.0, "sum")),
+    ),
+    mutant(
+        "compiled-table",
+        compiled_table,
+        "transforms",
+        claims=COMPILED,
+        witness=otherwise(compiled(leaf(1.0, 2.0)[:, None], torch.ones(1, 3))),
+    ),
+    mutant(
+        "compiled-many",
+        compiled_many,
+        "transforms",
+        claims=COMPILED,
+        witness=otherwise(compiled(torch.ones(2**20 + 1), torch.zeros(2**20 + 1), "sum")),
     ),
 )  # fmt: skip

@@ -226,13 +226,23 @@ def shared_out(bench: Bench, every: Iterable[T]) -> Iterator[tuple[T, str]]:
     """Each of ``every`` with each reduction, this dtype's part of what is slow: the dtypes of the
     target take turns, and no dtype meets one reduction alone.
     """
-    dtypes = bench.target.dtypes
-    turns = math.lcm(len(dtypes), len(bench.reductions))
+    turns = math.lcm(len(bench.target.dtypes), len(bench.reductions))
     for k, pair in enumerate(itertools.product(every, bench.reductions)):
-        if dtypes[(k + k // turns) % len(dtypes)] == bench.dtype:
-            bench.turn.append(pair)
-            yield pair
-            bench.turn.clear()
+        yield from _own(bench, k + k // turns, pair)
+
+
+def in_turn(bench: Bench, every: Iterable[T]) -> Iterator[tuple[T, str]]:
+    """Each of ``every`` once, with one reduction in one dtype: this one's part."""
+    for k, pair in enumerate(zip(every, itertools.cycle(bench.reductions), strict=False)):
+        yield from _own(bench, k, pair)
+
+
+def _own(bench: Bench, turn: int, pair: tuple[T, str]) -> Iterator[tuple[T, str]]:
+    """``pair`` where it is this dtype's turn."""
+    if bench.target.dtypes[turn % len(bench.target.dtypes)] == bench.dtype:
+        bench.turn.append(pair)
+        yield pair
+        bench.turn.clear()
 
 
 def eighths(bench: Bench, shape: Shape, index: int) -> Floats:

@@ -21,6 +21,7 @@ from conformance.judging.experiments.bench import (
     deviation,
     deviation_of_loss,
     experiment,
+    in_turn,
     shared_out,
     two_dtypes,
 )
@@ -204,6 +205,7 @@ def _compiled(bench: Bench, backend: str, sizes: tuple[int, ...], dynamic: bool)
             yield from deviation_of_loss(bench, f"{text} the result", got, a, b, reduction)
             if not all(_agree(seen, "compiled", "eager", x, y)[1:]):
                 yield f"{text} a gradient is not the one that it has eagerly"
+            yield from _goes_on(seen, text)
         if dynamic and (graphs := found.number("graphs")) > 2:
             yield f"{graphs:.0f} graphs were compiled for {len(sizes)} sizes ({reduction})"
 
@@ -211,8 +213,8 @@ def _compiled(bench: Bench, backend: str, sizes: tuple[int, ...], dynamic: bool)
 @experiment("transforms.compile")
 def _compile(bench: Bench) -> Messages:
     yield from _compiled(bench, "aot_eager", (5, 5), dynamic=False)
-    every = shared_out(bench, _other_operands(bench))
-    for pair, reduction in itertools.chain(every, _large_halves(bench)):
+    every = shared_out(bench, _other_operands(bench)), in_turn(bench, _further_operands(bench))
+    for pair, reduction in itertools.chain(*every, _large_halves(bench)):
         found = pair.ask(bench, "modes.compiled_and_eagerly", reduction)
         same, *same_gradients = _agree(found, "compiled", "eager", pair.x, pair.y)
         if not same:
@@ -222,6 +224,17 @@ def _compile(bench: Bench) -> Messages:
         elif not all(same_gradients):
             text = f"{pair.text} have another gradient than eagerly"
             yield f"compiled by aot_eager {text} ({reduction})"
+        yield from _goes_on(found, f"compiled by aot_eager ({reduction}, {pair.text})")
+
+
+def _goes_on(seen: Evidence, text: str) -> Messages:
+    """What follows the loss in its graph trusts the form that was traced of the result."""
+    kinds = [seen.items_of(name) for name in ("compiled", "eager")]
+    like, eager = (one["like"] for one in kinds)
+    if not close(like, eager):
+        yield f"{text} the result is traced as {brief(like)}, and eagerly is like {brief(eager)}"
+    elif not close(*(one["after"] for one in kinds)):
+        yield f"{text} what follows the loss in one graph is not as it is eagerly"
 
 
 def _large_halves(bench: Bench) -> Iterator[tuple[_Laid, str]]:
@@ -249,6 +262,30 @@ def _other_operands(bench: Bench) -> Iterator[_Laid]:
         yield _Laid(f"{x.dtype} and {y.dtype}", x, y)
 
 
+# Beside those of other looks: the shapes of both, and how they are laid out. Each row has another
+# pair of how the shapes go together, of rank, layout and side of the sizes at which kernels change.
+_FURTHER: tuple[tuple[Shape, Shape, tuple[str, str]], ...] = (
+    ((32, 1), (1, 64), ("contiguous", "strided")),
+    ((2, 3), (3,), ("transposed", "contiguous")),
+    ((), (4,), ("contiguous", "strided")),
+    ((5, 1, 3), (4, 1), ("strided", "transposed")),
+    ((1025,), (1025,), ("strided", "contiguous")),
+    ((129, 257), (129, 257), ("contiguous", "transposed")),
+    ((2**20 + 1,), (2**20 + 1,), ("contiguous", "contiguous")),
+)
+SMALL = 2.0**-7  # so that no sum of so many squares is beyond float16
+
+
+def _further_operands(bench: Bench) -> Iterator[_Laid]:
+    for first, second, layouts in _FURTHER:
+        if first == second or bench.claims("broadcast"):
+            x, y = (
+                bench.made(bench.tensor(shape, k).values * SMALL)
+                for k, shape in ((1, first), (2, second))
+            )
+            yield _Laid(f"sizes {first} and {second}", *_leaves(bench, x, y), layouts)
+
+
 @experiment("transforms.compile_dynamic")
 def _compile_dynamic(bench: Bench) -> Messages:
     yield from _compiled(bench, "aot_eager", (5, 8, 17), dynamic=True)
@@ -262,7 +299,9 @@ def _inductor(bench: Bench) -> Messages:
 @experiment("transforms.export")
 def _export(bench: Bench) -> Messages:
     """The exported program, run on other values than it was made with."""
-    shapes = [((2, 3), (2, 3)), ((5,), (5,)), *([((3,), (2, 3))] * bench.claims("broadcast"))]
+    shapes: list[tuple[Shape, Shape]] = [((2, 3), (2, 3)), ((5,), (5,)), ((), ()), ((1025,),) * 2]
+    if bench.claims("broadcast"):
+        shapes += [((3,), (2, 3)), ((32, 1), (1, 64)), ((4, 1, 2), (3, 1))]
     for (x_shape, y_shape), reduction in shared_out(bench, shapes):
         first = {"first_x": bench.tensor(x_shape, 7), "first_y": bench.tensor(y_shape, 8)}
         x, y = bench.tensor(x_shape, 1), bench.tensor(y_shape, 2)

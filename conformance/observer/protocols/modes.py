@@ -138,6 +138,28 @@ def _function(kit: Kit, reduction: str) -> Function:
     return function
 
 
+def _followed(kit: Kit, reduction: str) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+    """The loss and, in one graph with it, what rests on the form that was traced of its result."""
+    loss = _function(kit, reduction)
+
+    def function(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        result = loss(x, y)
+        like = torch.ones(result.shape, dtype=result.dtype, device=result.device)
+        return result, result.reshape(-1) * 2 + 1e-9, like
+
+    return function
+
+
+def _followed_outcome(found: tuple[Tensor, ...], *operands: Tensor) -> Evidence:
+    """The ``result``, what comes ``after`` it, and the ``gradients`` through that; what is ``like``
+    the result. Copies: the next call may write to their memory.
+    """
+    result, after, like = found
+    kept = {"result": result, "after": after, "like": like}
+    copies = {name: t.detach().clone() for name, t in kept.items()}
+    return _outcome(after, *operands) | copies
+
+
 @protocol
 def compiled(
     kit: Kit,
@@ -160,14 +182,13 @@ def compiled(
     with _fresh_dynamo():
         counter = Backend(backend)
         function = torch.compile(
-            _function(kit, reduction), backend=counter, fullgraph=True, dynamic=dynamic
+            _followed(kit, reduction), backend=counter, fullgraph=True, dynamic=dynamic
         )
+        eagerly = _followed(kit, reduction)
         for k, n in enumerate(sizes):
             a, b = (t.detach()[:n].clone().requires_grad_(t.requires_grad) for t in (x, y))
-            result = function(a, b)
-            kept = {"result": result.detach().clone()}  # the next call may write to its memory
-            eager = _outcome(kit.loss(a, b, reduction), a, b)
-            found = _outcome(result, a, b) | kept
+            found = _followed_outcome(function(a, b), a, b)
+            eager = _followed_outcome(eagerly(a, b), a, b)
             seen[str(k)] = {"ran": counter.runs, "compiled": found, "eager": eager}
     return seen | {"graphs": counter.graphs}
 
@@ -182,12 +203,12 @@ def _demand_compiler() -> None:
 def compiled_and_eagerly(
     kit: Kit, *, x: Tensor, y: Tensor, layouts: Sequence[str], reduction: str
 ) -> Evidence:
-    """The outcome ``eager``, and ``compiled`` by aot_eager."""
+    """The outcome ``eager``, and ``compiled`` by aot_eager. See :func:`_followed_outcome`."""
     x, y = _laid_out(layouts, x, y)
     with _fresh_dynamo():
-        function = torch.compile(_function(kit, reduction), backend="aot_eager")
-        eager = _outcome(kit.loss(x, y, reduction), x, y)
-        return {"compiled": _outcome(function(x, y), x, y), "eager": eager}
+        function = torch.compile(_followed(kit, reduction), backend="aot_eager")
+        eager = _followed_outcome(_followed(kit, reduction)(x, y), x, y)
+        return {"compiled": _followed_outcome(function(x, y), x, y), "eager": eager}
 
 
 @protocol
