@@ -21,7 +21,7 @@ WORDS = {
     "conformance.observer.protocols": "trainloop.recipes",
     "conformance.observer": "trainloop",
     "conformance.cases.arena": "trainloop.staging",
-    "conformance.cases.domain": "trainloop.domain",
+    "conformance.cases.domain": "trainloop.extent",
     "conformance": "trainloop",
     "observer": "runner",
     "protocol": "recipe",

@@ -546,7 +546,7 @@ FIELD_MUTANTS: tuple[Mutant, ...] = (
     ),
     mutant("of-base", of_base, "autograd", witness=otherwise(of_made(lambda x: x.t()))),
     mutant(
-        "saves-result", fused_by(_SavesResult), "autograd", witness=otherwise(weighted_in_place)
+        "saves-squares", fused_by(_SavesResult), "autograd", witness=otherwise(weighted_in_place)
     ),
     mutant(
         "part-of-buffer", part_of_buffer, "autograd", witness=otherwise(weighted_in_place)
