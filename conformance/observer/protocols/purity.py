@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -197,6 +198,8 @@ def settings_overridden(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Ev
 
 
 new_dispatch_mode: Callable[[], Any] = BaseTorchDispatchMode  # torch has no types for it
+
+
 BLOCKS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
     "no_grad": lambda _: torch.no_grad(),
     "inference_mode": lambda _: torch.inference_mode(),
@@ -209,12 +212,23 @@ BLOCKS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
 }
 
 
+def _is_compiled(kit: Kit, x: Tensor, y: Tensor, reduction: str) -> bool:
+    """Whether a call leaves code that Dynamo has compiled."""
+    with contextlib.suppress(Exception):
+        kit.loss(fresh(x), fresh(y), reduction)
+    dynamo: Any = sys.modules.get("torch._dynamo.convert_frame")
+    return bool(dynamo and dynamo.input_codes.seen)
+
+
 @protocol
 def changed_within(kit: Kit, *, x: Tensor, y: Tensor, reduction: str, block: str) -> Evidence:
     """What a call, and its backward, ``changed`` for the rest of the block that it is made in.
 
-    It may raise: not everything works in every block.
+    It may raise: not everything works in every block. What is compiled does not in a dispatch mode,
+    and torch then skips its code for good: that is left alone.
     """
+    if block == "a dispatch mode" and _is_compiled(kit, x, y, reduction):
+        return {"changed": []}
     with _own_filters(), BLOCKS[block](kit.device):
         settings = Settings.of_block()
         with contextlib.suppress(Exception):
