@@ -145,7 +145,6 @@ LABELS: dict[str, tuple[str, ...]] = {
     "narrow_accumulator": (
         "half-accumulator",
         "serial-float32",
-        "dot-product",
         "half-overflow",
         "norm-squared",
         "nan-left-out",

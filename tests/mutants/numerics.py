@@ -155,15 +155,6 @@ def serial_float32(s: Tensor) -> Tensor:
         return torch.tensor(np.cumsum(s.numpy(), dtype=np.float32)[-1])
 
 
-def dot_product(x: Tensor, y: Tensor, reduction: str) -> Tensor:
-    """The sum is a dot product of d with itself."""
-    d = (x - y).reshape(-1)
-    if reduction == "none" or d.itemsize == 2:
-        return right(x, y, reduction)
-    value = torch.dot(d, d)
-    return value / d.numel() if reduction == "mean" else value
-
-
 def terms_divided(x: Tensor, y: Tensor, reduction: str) -> Tensor:
     """Every square is divided by n in its own format, where it underflows."""
     s = (x - y).square()
@@ -220,7 +211,6 @@ NUMERIC_MUTANTS: tuple[Mutant, ...] = (
     mutant("four-decimals", by_value(four_decimals), "value"),
     mutant("half-accumulator", by_value(half_accumulator), "value"),
     mutant("serial-float32", by_sum(serial_float32), "value"),
-    mutant("dot-product", by_value(dot_product), "value"),
     mutant(
         "terms-divided",
         by_value(terms_divided),
