@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -16,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from conformance.cases.arena import Arena
+from conformance.observer.forkserver import TOLD
 from conformance.running.gpus import own_gpu
 from conformance.running.neutral import environment, home, neutral
 
 HOST, SERVER = map(neutral, ("conformance.observer.host", "conformance.observer.forkserver"))
-TOLD = struct.Struct("<cq")  # what a fork server tells of an observer
 
 
 class Refused(RuntimeError):
