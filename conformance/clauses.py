@@ -7,16 +7,39 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from conformance.cases.case import FLOAT_DTYPES, promote
 from conformance.cases.claimed import DEVICES, Claimed
 from conformance.cases.domain import FULL
 from conformance.cases.profiles import PROFILE_ORDER
+from reference.losses import Loss
 
 TELLING = ("float32", "float64", "bfloat16", "float16")
 NARROW = ("bfloat16", "float16", "float32", "float64")
 WIDER = ("float64", "float32")  # what a pair of different floating dtypes promotes to
+
+
+Where = Callable[[Loss], bool]
+
+
+def anywhere(loss: Loss) -> bool:
+    """Of every loss."""
+    return True
+
+
+def has_kinks(loss: Loss) -> bool:
+    return loss.formula.has_kinks()
+
+
+def has_parameters(loss: Loss) -> bool:
+    return bool(loss.parameters)
+
+
+def is_homogeneous(loss: Loss) -> bool:
+    """Whether operands times a power of two give a power of that times the loss."""
+    return loss.formula.degree is not None
 
 
 @dataclass(frozen=True)
@@ -28,7 +51,8 @@ class Clause:
     ``first_of``: only the first of these dtypes that the target has is looked at.
     ``every_reduction``: not for a target with one reduction, which need not look at the name.
     ``devices``: the kinds that it speaks about. ``by_element``: the dtypes whose range is too small
-    for a sum or mean of so many elements, so that ``none`` must be claimed.
+    for a sum or mean of so many elements, so that ``none`` must be claimed. ``where``: the losses
+    that it speaks about.
     The clauses on mixed dtypes apply where two claimed dtypes promote to the one in question.
     """
 
@@ -43,6 +67,11 @@ class Clause:
     every_reduction: bool = False
     devices: tuple[str, ...] = DEVICES
     by_element: tuple[str, ...] = ()
+    where: Where = anywhere
+
+    def level_for(self, target: Claimed) -> str:
+        """Its level, which torch's own loss may make lower."""
+        return "should" if self.id in target.loss.should else self.level
 
     @property
     def self_reported(self) -> bool:
@@ -64,7 +93,7 @@ class Clause:
 
     def dtypes_for(self, target: Claimed) -> tuple[str, ...]:
         """The dtypes of the target that it looks at; none where it speaks of nothing."""
-        if self.family == "domain" and target.domain == FULL:
+        if (self.family == "domain" and target.domain == FULL) or not self.where(target.loss):
             return ()
         first = [d for d in self.first_of if d in target.dtypes][:1]
         return tuple(d for d in self.dtypes if d in (first or target.dtypes))
@@ -80,6 +109,7 @@ class Clause:
             and (mixed or not self.id.startswith("dtypes.mixed"))
             and (len(target.reductions) > 1 or not self.every_reduction)
             and ("none" in target.reductions or dtype not in self.by_element)
+            and (target.parameters != () or not self.id.endswith(".parameter"))
         )
 
 
@@ -95,6 +125,7 @@ def _clause(
     every_reduction: bool = False,
     devices: tuple[str, ...] = DEVICES,
     by_element: tuple[str, ...] = (),
+    where: Where = anywhere,
 ) -> Clause:
     return Clause(
         id,
@@ -108,6 +139,7 @@ def _clause(
         every_reduction,
         devices,
         by_element,
+        where,
     )
 
 
@@ -136,6 +168,16 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause(
         "value.same_tensor", "The same tensor as both operands gives 0 (NaN where not finite)."
+    ),
+    _clause(
+        "value.kink",
+        "On a kink of the formula and on both sides of it the value is right.",
+        where=has_kinks,
+    ),
+    _clause(
+        "value.parameter",
+        "The value is right for every parameter, passed by keyword.",
+        where=has_parameters,
     ),
     _clause("value.nonfinite", "NaN and infinities follow IEEE 754 through the formula."),
     _clause("value.subnormal", "Subnormal differences and squares are not flushed to zero."),
@@ -184,6 +226,16 @@ CLAUSES: tuple[Clause, ...] = (
         "gradient.same_tensor",
         "The same tensor as both operands has a gradient of 0.",
         "target_gradient",
+    ),
+    _clause(
+        "gradient.kink",
+        "On a kink of the formula and on both sides of it the gradient is right.",
+        where=has_kinks,
+    ),
+    _clause(
+        "gradient.parameter",
+        "The gradient is right for every parameter, passed by keyword.",
+        where=has_parameters,
     ),
     _clause("gradient.nonfinite", "NaN and infinities follow IEEE 754 through the gradient."),
     _clause("gradient.subnormal", "Subnormal gradients are not flushed to zero."),
@@ -399,6 +451,7 @@ CLAUSES: tuple[Clause, ...] = (
         "Operands scaled by a power of two scale the value exactly.",
         "deterministic",
         level="should",
+        where=is_homogeneous,
     ),
     _clause(
         "metamorphic.negation",
@@ -458,6 +511,7 @@ CLAUSES: tuple[Clause, ...] = (
         first_of=TELLING,
     ),
     _clause("errors.reduction", "An unknown reduction raises.", every_reduction=True),
+    _clause("errors.parameter", "A parameter outside of its domain raises.", where=has_parameters),
     _clause("errors.operands", "What is no tensor raises or is right."),
     _clause("errors.devices", "Operands on different devices raise."),
     _clause(
@@ -491,6 +545,7 @@ SELF_REPORTED = frozenset(
         "resources.cycle",
         "resources.saved",
         "errors.reduction",
+        "errors.parameter",
         "errors.operands",
         "errors.devices",
         "domain.error",

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from conformance.cases.claimed import UnknownLoss
 from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID, CLAUSES, selects
 from conformance.report.exports import announce, export, withdraw, write_observations
@@ -43,6 +44,7 @@ from conformance.verdict.waivers import (
     today,
     written,
 )
+from reference.losses import LOSSES
 from targets.target import near
 
 OK, BROKEN, USAGE, INCOMPLETE = 0, 1, 2, 3
@@ -78,7 +80,7 @@ def _complain(message: str, status: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="loss-conformance",
-        description="Is this a drop-in replacement for torch.nn.functional.mse_loss?",
+        description="Is this a drop-in replacement for torch's loss?",
         epilog="exit status: 0 conforms, 1 does not, 2 wrong usage, 3 incomplete or unavailable",
     )
     parser.add_argument(
@@ -129,6 +131,8 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("targets", help="list the registered targets")
     listing.set_defaults(command=_targets)
+    losses = commands.add_parser("losses", help="list the losses that can be judged")
+    losses.set_defaults(command=_losses)
     clauses = commands.add_parser("clauses", help="list the clauses of the spec")
     clauses.set_defaults(command=_clauses)
 
@@ -184,6 +188,11 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         help="for each call, and three times that for an observer's first, which may compile; 20",
     )
     parser.add_argument(
+        "--loss",
+        metavar="NAME",
+        help="of which it is a target: mse unless told by it or here; see loss-conformance losses",
+    )
+    parser.add_argument(
         "--python",
         metavar="PATH",
         help="the interpreter that the target runs in: it needs torch, and nothing of the suite",
@@ -195,7 +204,10 @@ def _hosting(setting: dict[str, Any], options: argparse.Namespace) -> Hosting:
     python = options.python or ""
     if python and not os.access(python, os.X_OK):
         raise UsageError(f"--python {python}: no such interpreter")
-    return Hosting(setting["target"], setting["device"], options.timeout, python)
+    loss = options.loss or ""
+    if loss and loss not in LOSSES:
+        raise UsageError(str(UnknownLoss(loss)))
+    return Hosting(setting["target"], setting["device"], options.timeout, python, loss=loss)
 
 
 def _positive(text: str) -> int:
@@ -388,6 +400,15 @@ def _targets(options: argparse.Namespace) -> int:
     return OK
 
 
+def _losses(options: argparse.Namespace) -> int:
+    for loss in LOSSES.values():
+        taken = ", ".join(f"{p.name}={p.default:g}" for p in loss.parameters)
+        print(
+            f"{loss.title:16} torch.nn.functional.{loss.function}{f' ({taken})' if taken else ''}"
+        )
+    return OK
+
+
 def _clauses(options: argparse.Namespace) -> int:
     for clause in CLAUSES:
         print(f"{clause.id:26} {clause.level:7} {clause.sentence}")
@@ -404,6 +425,7 @@ def _replay(options: argparse.Namespace) -> int:
         "seed": data["seed"],
         "clause": "*",
     }
+    options.loss = options.loss or data["spec"].partition(" ")[0]
     rows = [row for row in data["clauses"] if "counterexample" in row]
     if not rows:
         why = "no counterexample to replay" if data["clauses"] else "the run did not end"

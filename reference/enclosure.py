@@ -68,6 +68,14 @@ class PermittedSet:
 
 
 @dataclass(frozen=True, eq=False)
+class Guard:
+    """What a comparison may be, for each element: ``certain`` to hold, or at least ``possible``."""
+
+    certain: NDArray[np.bool_]
+    possible: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
 class Enclosure:
     """An array of intervals ``[-ends[0], ends[1]]``.
 
@@ -141,14 +149,38 @@ class Enclosure:
         ends[0], ends[1] = -down[0], up[1]
         return self._step(ends, _squared_flags(self))
 
+    def __abs__(self) -> Enclosure:
+        """|d|, which is exact."""
+        ends = np.empty_like(self.ends)  # the magnitudes of the nearest and the farthest number
+        ends[0] = np.minimum(np.minimum(self.ends[0], self.ends[1]), 0)
+        ends[1] = np.maximum(self.ends[0], self.ends[1])
+        return Enclosure(self.fmt, ends, _squared_flags(self), self.terms)
+
+    def __add__(self, other: Enclosure) -> Enclosure:
+        return self - (-other)
+
+    def __le__(self, other: Enclosure) -> Guard:
+        """A comparison, which NaN fails, as it does all; ``other`` is finite."""
+        a, b = self._align(other)
+        certain = np.asarray(a[1] + b[0] <= 0, dtype=bool)
+        possible = np.asarray(a[0] + b[1] >= 0, dtype=bool)
+        if self.flags is None:
+            return Guard(certain, possible)
+        never = self.flags & (VOID | NEG_INF) == VOID
+        return Guard(certain & (self.flags & ~np.uint8(NEG_INF) == 0), possible & ~never)
+
     def __truediv__(self, n: Any) -> Enclosure:
-        """The quotient by the positive integer ``n``, or by an array of them (not of rationals).
+        """The quotient by the positive number ``n``, or by an array of them (not of rationals); or
+        by a positive constant, which may be rounded or not.
 
         A sum may have been rounded to the format of its terms before (it must not overflow there).
         An implementation may divide partial sums instead of their sum; each then may underflow, so
         a sum of k > 1 terms is allowed an error of k·η; and where the sum is exact, its parts, once
         scaled, are not.
         """
+        if isinstance(n, Enclosure):
+            quotients: tuple[Enclosure, Enclosure] = self / -n.ends[0], self / n.ends[1]
+            return quotients[0].hull(quotients[1])
         dividend: NDArray[Any] = self.ends if self.loose is None else self.loose
         if self.kept is not None:
             dividend = ceil_precision(dividend, self.kept)
@@ -383,6 +415,11 @@ def concatenate(parts: list[Enclosure]) -> Enclosure:
     if any(e.flags is not None for e in parts):
         flags = np.concatenate([e._flags() for e in parts])
     return Enclosure(parts[0].fmt, np.concatenate([e.ends for e in parts], axis=1), flags)
+
+
+def constant(fmt: Format, value: float, exact: bool) -> Enclosure:
+    """A number that ``fmt`` may not hold: it may be rounded or not. 0-dimensional."""
+    return enclosed(fmt, np.asarray(value, np.float64), exact)
 
 
 @functools.lru_cache(maxsize=256)

@@ -28,17 +28,17 @@ _INFRASTRUCTURE = {"adapters", "building", "compiled", "operands", "registry", "
 
 @dataclass
 class Registry:
-    """Targets by name, and for what could not be loaded the reason."""
+    """Targets by their keys, and for what could not be loaded the reason."""
 
     targets: dict[str, Target] = field(default_factory=dict)
     broken: dict[str, TargetError] = field(default_factory=dict)
 
     def add(self, target: Target) -> Target:
         """``target`` itself; raises TargetError where another one has its name."""
-        known = self.targets.get(target.name)
+        known = self.targets.get(target.key)
         if known is not None and known != target:
-            raise TargetError(f"two targets are called {target.name!r}: choose another name")
-        self.targets[target.name] = target
+            raise TargetError(f"two targets are called {target.key!r}: choose another name")
+        self.targets[target.key] = target
         return target
 
 
@@ -69,21 +69,25 @@ def available() -> Registry:
     return _REGISTRY
 
 
-def resolve(spec: Any) -> Target:
+def resolve(spec: Any, loss: str = "") -> Target:
     """The target that ``spec`` names or is.
 
-    ``spec``: a Target; a registered name; ``package.module:attribute``; ``path/file.py:attribute``
-    (``:attribute`` may be left out where the file has one Target, or else one function of two
-    operands or ``nn.Module``); a callable; an ``nn.Module`` class or instance. Raises
+    ``loss``: the specification that it is a target of; unless told, the one that it names itself,
+    or mse. ``spec``: a Target; a registered name; ``package.module:attribute``;
+    ``path/file.py:attribute`` (``:attribute`` may be left out where the file has one Target, or
+    else one function of two operands or ``nn.Module``); a callable; an ``nn.Module`` class or
+    instance. Raises
     :class:`TargetError`, with a message meant for users.
     """
-    target = _found(spec)
+    target = _found(spec, loss)
     if inspect.isclass(target.loss):
         raise TargetError(
             f"target {target.name}: its loss is the class {target.loss.__name__}, and calling that "
             "makes an object: give a function, the apply of an autograd.Function, or the class "
             "without a Target around it"
         )
+    if target.parameters is None:
+        target = replace(target, parameters=_keywords(target.loss))
     if _takes_reduction(target.loss):
         return target
     if len(target.reductions) > 1:
@@ -95,21 +99,28 @@ def resolve(spec: Any) -> Target:
     return replace(target, loss=_MeanOnly(target.loss))
 
 
-def _found(spec: Any) -> Target:
+def _found(spec: Any, loss: str) -> Target:
     if isinstance(spec, Target):
-        return spec
+        return _of(spec, loss)
     if not isinstance(spec, str):
-        return _adapt(spec, getattr(spec, "__name__", type(spec).__name__))
+        return _adapt(spec, getattr(spec, "__name__", type(spec).__name__), loss)
     place, colon, attribute = (spec, "", "") if spec.endswith(".py") else spec.rpartition(":")
     if place.endswith(".py"):
-        return _from_module(_load_file(Path(place)), attribute, spec)
+        return _from_module(_load_file(Path(place)), attribute, spec, loss)
     if not colon:
-        return _by_name(spec)
+        return _by_name(spec if loss in ("", "mse") else f"{loss}/{spec}")
     if not place or not attribute:
         raise TargetError(f"{spec!r}: write package.module:attribute or path/file.py:attribute")
     with _explained(place):
         module = importlib.import_module(place)
-    return _from_module(module, attribute, spec)
+    return _from_module(module, attribute, spec, loss)
+
+
+def _of(target: Target, loss: str) -> Target:
+    """The target itself. Raises TargetError where it is of another loss than the one named."""
+    if loss and target.loss_of != loss:
+        raise TargetError(f"target {target.name} is of the loss {target.loss_of}, not of {loss}")
+    return target
 
 
 def prepare(target: Target) -> None:
@@ -245,9 +256,9 @@ def _place(error: BaseException) -> str:
     return ""
 
 
-def _from_module(module: ModuleType, attribute: str, spec: str) -> Target:
+def _from_module(module: ModuleType, attribute: str, spec: str, loss: str) -> Target:
     if not attribute:
-        return _only_one(module, spec)
+        return _only_one(module, spec, loss)
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -255,20 +266,20 @@ def _from_module(module: ModuleType, attribute: str, spec: str) -> Target:
         found = getattr(found, part)
     if not isinstance(found, Target) and not callable(found):
         raise TargetError(f"{spec}: {attribute} is not callable, it is a {type(found).__name__}")
-    target = _adapt(found, attribute.rsplit(".", 1)[-1])
+    target = _adapt(found, attribute.rsplit(".", 1)[-1], loss)
     return target if target.source else replace(target, source=spec)
 
 
-def _only_one(module: ModuleType, spec: str) -> Target:
+def _only_one(module: ModuleType, spec: str, loss: str) -> Target:
     """The one Target of a file; else the one thing defined there that can be a loss."""
     registered = _REGISTERED_BY.get(module.__name__, ())
-    own = {v.name: v for v in vars(module).values() if isinstance(v, Target)}
+    own = {v.key: v for v in vars(module).values() if isinstance(v, Target)}
     for candidates in (list(registered), list(own.values())):
         if len(candidates) == 1:
-            return replace(candidates[0], source=spec)
+            return _of(replace(candidates[0], source=spec), loss)
     losses = [name for name, v in vars(module).items() if name[0] != "_" and _is_loss(v, module)]
     if len(losses) == 1 and not (registered or own):
-        return _from_module(module, losses[0], f"{spec}:{losses[0]}")
+        return _from_module(module, losses[0], f"{spec}:{losses[0]}", loss)
     names = [
         name
         for name, value in vars(module).items()
@@ -292,20 +303,21 @@ def _is_loss(found: Any, module: ModuleType) -> bool:
     return inspect.isfunction(found)
 
 
-def _adapt(found: Any, name: str) -> Target:
+def _adapt(found: Any, name: str, loss: str = "") -> Target:
     """A Target as it is; a callable or an ``nn.Module`` as one that claims to be a drop-in."""
     if isinstance(found, Target):
-        return found
+        return _of(found, loss)
     if not callable(found):
         raise TargetError(f"{name} is not callable: it is a {type(found).__name__}")
     name = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".-") or "loss"
     if inspect.isclass(found) and _is_a(found, "autograd.Function"):
         raise TargetError(f"{name} is an autograd.Function: name its apply or a function")
+    of = loss or "mse"
     if _is_a(found, "nn.Module"):
-        return _adapt_module(found, name)
+        return replace(_adapt_module(found, name), loss_of=of)
     if _takes_reduction(found):
-        return Target(name, found)
-    return Target(name, _MeanOnly(found), reductions=("mean",))
+        return Target(name, found, loss_of=of)
+    return Target(name, _MeanOnly(found), reductions=("mean",), loss_of=of)
 
 
 def _is_a(found: Any, kind: str) -> bool:
@@ -362,6 +374,18 @@ def _takes_reduction(function: Callable[..., Any]) -> bool:
     return named or any(p.kind is p.VAR_KEYWORD for p in inner)
 
 
+def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The parameters beyond the operands that can be passed by keyword, but for ``reduction``."""
+    try:
+        parameters = [*inspect.signature(function).parameters.values()]
+    except (TypeError, ValueError):
+        return ()
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    found = [p.name for p in parameters if p.kind in named and p.name != "reduction"]
+    operands = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY][:2]
+    return tuple(name for name in found if name not in {p.name for p in operands})
+
+
 @dataclass(frozen=True)
 class _MeanOnly:
     """A loss without the parameter ``reduction``. ``script``: how a script calls what was named."""
@@ -373,8 +397,8 @@ class _MeanOnly:
     def __wrapped__(self) -> Callable[..., Any]:
         return self.function
 
-    def __call__(self, input: Any, target: Any, reduction: str = "mean") -> Any:
-        return self.function(input, target)
+    def __call__(self, input: Any, target: Any, reduction: str = "mean", **parameters: Any) -> Any:
+        return self.function(input, target, **parameters)
 
 
 @dataclass(frozen=True)
@@ -388,8 +412,8 @@ class _FromClass:
     def __wrapped__(self) -> Callable[..., Any]:
         return self.factory
 
-    def __call__(self, input: Any, target: Any, reduction: str = "mean") -> Any:
-        return self.factory(reduction=reduction)(input, target)
+    def __call__(self, input: Any, target: Any, reduction: str = "mean", **parameters: Any) -> Any:
+        return self.factory(reduction=reduction, **parameters)(input, target)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,9 @@ class Target:
     once in each process before the first case, to compile or to import what the loss needs; it
     raises :class:`TargetUnavailable` where that is not to be had here. ``sources`` are files beside
     the loss's own that its fingerprint covers: kernels. ``source`` says where the target was found,
-    for reports. ``domain``: the inputs that it takes, where these are not all.
+    for reports. ``domain``: the inputs that it takes, where these are not all. ``loss_of``: the
+    specification by which it is judged (``loss-conformance losses`` lists them); ``parameters``:
+    which of that loss's it takes, by keyword: those that its signature names, unless told.
     Raises :class:`TargetError` where a field is not valid.
     """
 
@@ -76,6 +78,8 @@ class Target:
     prepare: Callable[[], object] | None = None
     sources: tuple[str, ...] = ()
     domain: Domain = FULL
+    loss_of: str = "mse"
+    parameters: tuple[str, ...] | None = None
     source: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +97,15 @@ class Target:
         for attribute in ("reductions", "dtypes", "devices"):
             if not getattr(self, attribute):
                 raise TargetError(f"target {self.name}: no {attribute}, nothing can be judged")
+        if not isinstance(self.loss_of, str) or not self.loss_of:
+            raise TargetError(f"target {self.name}: loss_of is {self.loss_of!r}, not a name")
+        if self.parameters is not None:
+            if isinstance(self.parameters, str) or not all(
+                isinstance(p, str) for p in self.parameters
+            ):
+                text = f"parameters is {self.parameters!r}, not a collection of names"
+                raise TargetError(f"target {self.name}: {text}")
+            object.__setattr__(self, "parameters", tuple(self.parameters))
         if not isinstance(self.domain, Domain):
             raise TargetError(f"target {self.name}: domain is {self.domain!r}, not a Domain")
         if isinstance(self.sources, str):
@@ -112,7 +125,12 @@ class Target:
 
     def __hash__(self) -> int:
         """Of what tells targets apart and is hashable: a loss need not be (a dataclass is not)."""
-        return hash((self.name, self.claims, self.reductions, self.dtypes))
+        return hash((self.name, self.claims, self.reductions, self.dtypes, self.loss_of))
+
+    @property
+    def key(self) -> str:
+        """As it is registered: its name, after that of its loss where that is not mse."""
+        return self.name if self.loss_of == "mse" else f"{self.loss_of}/{self.name}"
 
     def _valid(self, attribute: str, known: Iterable[str]) -> tuple[str, ...]:
         given = getattr(self, attribute)

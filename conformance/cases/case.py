@@ -53,7 +53,8 @@ class Case:
     ``grad_output``: shape () for sum and mean, the broadcast shape for none; its dtype is that of
     the result. ``needs``: whether input and target require a gradient. ``same``: the target is the
     very tensor that is the input. ``mode``: ``grad``, or the loss is called under ``no_grad`` or in
-    ``inference`` mode (and nothing is differentiated).
+    ``inference`` mode (and nothing is differentiated). ``loss``: the name of its specification;
+    ``parameters``: those that the call passes, by name.
     """
 
     input: Operand
@@ -63,6 +64,8 @@ class Case:
     needs: tuple[bool, bool] = (True, True)
     same: bool = False
     mode: str = "grad"
+    loss: str = "mse"
+    parameters: tuple[tuple[str, float], ...] = ()
 
     @functools.cached_property
     def differentiated(self) -> tuple[str, ...]:
@@ -87,6 +90,9 @@ class Case:
         return dataclasses.replace(self, **changes)
 
     def to_json(self) -> dict[str, Any]:
+        own: dict[str, Any] = {} if self.loss == "mse" else {"loss": self.loss}
+        if self.parameters:
+            own["parameters"] = {name: repr(value) for name, value in self.parameters}
         return {
             "input": _operand_json(self.input),
             "target": _operand_json(self.target),
@@ -95,6 +101,7 @@ class Case:
             "needs": list(self.needs),
             "same": self.same,
             "mode": self.mode,
+            **own,
         }
 
     @classmethod
@@ -108,9 +115,11 @@ class Case:
                 needs=needs,
                 same=bool(data["same"]),
                 mode=str(data["mode"]),
+                loss=str(data.get("loss", "mse")),
+                parameters=tuple((k, float(v)) for k, v in data.get("parameters", {}).items()),
                 **operands,
             )
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             raise ValueError(f"not a case: {error!r}") from error
 
     def key(self) -> str:
@@ -122,13 +131,17 @@ class Case:
         operands = (self.grad_output, self.input, self.target)
         g, x, y = (_operand_text(operand) for operand in operands)
         mode, needs = _quoted(self.mode), ",".join(map(_TRUTH.__getitem__, self.needs))
+        loss = "" if self.loss == "mse" else f'"loss":{_quoted(self.loss)},'
+        values = ",".join(f"{_quoted(k)}:{_quoted(repr(v))}" for k, v in sorted(self.parameters))
+        values = f'"parameters":{{{values}}},' if values else ""
         return (
-            f'{{"grad_output":{g},"input":{x},"mode":{mode},"needs":[{needs}],'
+            f'{{"grad_output":{g},"input":{x},{loss}"mode":{mode},"needs":[{needs}],{values}'
             f'"reduction":{_quoted(self.reduction)},"same":{_TRUTH[self.same]},"target":{y}}}'
         )
 
     def __str__(self) -> str:
-        parts = [f"reduction={self.reduction!r}", f"input {describe(self.input)}"]
+        parts = [f"reduction={self.reduction!r}", *(f"{k}={v!r}" for k, v in self.parameters)]
+        parts.append(f"input {describe(self.input)}")
         parts.append("target is input" if self.same else f"target {describe(self.target)}")
         if self.differentiated:
             parts.append(f"grad_output {describe(self.grad_output)}")
@@ -165,6 +178,7 @@ def cost(case: Case) -> tuple[int, int, str]:
     odd = sum(o.layout != "contiguous" for o in operands)
     odd += sum(o.fill.regime not in ("ordinary", "one") for o in operands)
     odd += case.input.dtype != case.target.dtype
+    odd += len(case.parameters)
     size = math.prod(case.shape) + sum(len(o.shape) for o in operands)
     return (size, odd, case.key())
 

@@ -6,8 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from conformance.cases.domain import FULL, Domain
+from reference.losses import LOSSES, Loss
 
 DEVICES = ("cpu", "cuda")  # the kinds; a test holds them in step with ``targets``
+
+
+class UnknownLoss(ValueError):
+    """A loss that has no specification. The message is for users."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"unknown loss {name!r}. Known: {', '.join(LOSSES)}")
 
 
 @dataclass(frozen=True)
@@ -15,7 +23,8 @@ class Claimed:
     """Name and claims of a target (see ``targets.Target``), and where it was found.
 
     ``fingerprint``: SHA-256 of its sources. ``script``: where a script finds the loss, as
-    ``module:attribute`` or ``file.py:attribute``; empty where it has no such name.
+    ``module:attribute`` or ``file.py:attribute``; empty where it has no such name. ``loss_of``: the
+    name of its specification; ``parameters``: those of it that the target takes.
     """
 
     name: str
@@ -27,25 +36,38 @@ class Claimed:
     fingerprint: str = ""
     script: str = ""
     domain: Domain = FULL
+    loss_of: str = "mse"
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def loss(self) -> Loss:
+        """The specification by which it is judged."""
+        return LOSSES[self.loss_of]
 
     def to_json(self) -> dict[str, Any]:
-        listed = ("reductions", "dtypes", "devices")
+        listed = ("reductions", "dtypes", "devices", "parameters")
         changed = {"claims": sorted(self.claims), "domain": self.domain.to_json()}
         return vars(self) | changed | {k: [*vars(self)[k]] for k in listed}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Claimed:
-        """The inverse of :meth:`to_json`. Raises ValueError where ``data`` is none."""
-        lists = ("claims", "reductions", "dtypes", "devices")
-        texts = ("name", "source", "fingerprint", "script")
+        """The inverse of :meth:`to_json`, but for claims that its loss does not make.
+
+        Raises ValueError where ``data`` is none, and UnknownLoss.
+        """
+        lists = ("claims", "reductions", "dtypes", "devices", "parameters")
+        texts = ("name", "source", "fingerprint", "script", "loss_of")
         try:
             if not all(isinstance(w, str) for name in lists for w in data[name]):
                 raise ValueError("a claim that is no text")
             if not all(isinstance(data[name], str) for name in texts):
                 raise ValueError("a name that is no text")
+            if data["loss_of"] not in LOSSES:
+                raise UnknownLoss(data["loss_of"])
+            loss = LOSSES[data["loss_of"]]
             return cls(
                 data["name"],
-                frozenset(data["claims"]),
+                frozenset(data["claims"]) - loss.unclaimed,
                 tuple(data["reductions"]),
                 tuple(data["dtypes"]),
                 tuple(data["devices"]),
@@ -53,6 +75,8 @@ class Claimed:
                 data["fingerprint"],
                 data["script"],
                 Domain.from_json(data["domain"]),
+                loss.name,
+                tuple(p.name for p in loss.parameters if p.name in data["parameters"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not what a target claims: {error!r}") from error

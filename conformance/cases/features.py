@@ -18,10 +18,12 @@ import numpy as np
 from conformance.cases.case import FLOAT_DTYPES, Case, Fill, Operand
 from conformance.cases.values import elements
 from reference.formats import BINARY16
+from reference.losses import LOSSES
 
 NONFINITE = frozenset({"infinite", "nonfinite"})
 SUBNORMAL = frozenset({"subnormal", "underflow"})
-OVERFLOW = frozenset({"huge", "square_edge", "total_edge"})
+OVERFLOW = frozenset({"huge", "square_edge", "total_edge", "sum_edge"})
+KINK = frozenset({"kink"})
 SMALL = 33  # elements: beyond, a case has the feature "size"
 
 
@@ -105,16 +107,17 @@ def _all_needs(case: Case) -> tuple[bool, bool]:
 
 
 def _total_overflows(case: Case) -> bool:
-    """A mean in float16 of finite squares whose sum passes 65,504.
+    """A mean in float16 of finite terms whose sum passes 65,504.
 
     There, and nowhere else, the accumulator is wider in range than the format.
     """
     if case.dtype != "float16" or case.reduction != "mean":
         return False
     with np.errstate(all="ignore"):
-        squares = (elements(case.input) - elements(case.target)) ** 2
+        formula = LOSSES[case.loss].given(case.parameters).formula
+        terms = formula.value(elements(case.input) - elements(case.target), "none")
     omega = BINARY16.omega
-    return bool(squares.size and squares.max() <= omega and squares.sum() > 0.99 * omega)
+    return bool(terms.size and terms.max() <= omega and terms.sum() > 0.99 * omega)
 
 
 def _without_total(case: Case) -> Case:
@@ -165,6 +168,14 @@ FEATURES: tuple[Feature, ...] = (
         "gradient.overflow",
         _regime(OVERFLOW),
         _without_regime(OVERFLOW),
+    ),
+    Feature("kink", "value.kink", "gradient.kink", _regime(KINK), _without_regime(KINK)),
+    Feature(
+        "parameter",
+        "value.parameter",
+        "gradient.parameter",
+        lambda c: bool(c.parameters),
+        lambda c: c.replace(parameters=()),
     ),
     Feature(
         "integer",

@@ -16,7 +16,7 @@ from typing import Any
 from conformance.cases.case import FLOAT_DTYPES, INTEGER_DTYPES, Case, Fill, Operand
 from conformance.cases.claimed import Claimed
 from conformance.cases.domain import FULL, Domain, dense, fitted_pair
-from conformance.cases.features import OVERFLOW, SUBNORMAL, features
+from conformance.cases.features import NONFINITE, OVERFLOW, SUBNORMAL, features
 from conformance.cases.layouts import place
 from conformance.cases.values import FORMAT_OF
 
@@ -124,6 +124,8 @@ FILLS = (
 )
 # The sum of squares is one number, in any order. No axis has it: of few elements each shows anyway.
 EXACT = ("odd", "even", False)
+# Of losses in pieces.
+KINK_FILLS = (("kink", "zero", False), ("zero", "kink", False), ("sum_edge", "zero", False))
 GRAD_OUTPUTS = (
     ("ordinary", "contiguous"),
     ("negative", "contiguous"),
@@ -196,6 +198,18 @@ def with_grad_output(case: Case, regime: str, layout: str) -> Case:
     return case.replace(grad_output=case.grad_output.replace(fill=Fill(regime, 3), layout=layout))
 
 
+def with_parameter(case: Case, name: str, value: float, fill: str) -> Case:
+    """Passed by keyword; ``kink``: of elements on both sides of where it tells."""
+    filled = with_fills(case, "kink", "zero", False) if fill == "kink" else case
+    return filled.replace(parameters=((name, value),))
+
+
+def parameters(target: Claimed) -> list[tuple[str, float]]:
+    """The values of parameters that are tried, of those that the target takes."""
+    own = [p for p in target.loss.parameters if p.name in target.parameters]
+    return [(p.name, value) for p in own for value in (p.default, *p.tried)]
+
+
 def axes(target: Claimed) -> list[list[Change]]:
     """For each axis, its values beyond the plain one, as changes of a case."""
     pairs = itertools.combinations(target.dtypes, 2)
@@ -204,14 +218,17 @@ def axes(target: Claimed) -> list[list[Change]]:
     dtypes += [(target.dtypes[0], i) for i in INTEGER_DTYPES[1:]]
     dtypes += [("int64", target.dtypes[-1])]
     wide = [("total_edge", "one", False)] if "float16" in target.dtypes else []
+    kinks = KINK_FILLS if target.loss.formula.has_kinks() else ()
+    given = [(*one, fill) for one in parameters(target) for fill in ("ordinary", "kink")]
     return [
         _changes(with_shapes, SHAPES),
         _changes(with_layouts, LAYOUT_PAIRS),
-        _changes(with_fills, (*FILLS, *wide)),
+        _changes(with_fills, (*FILLS, *wide, *kinks)),
         _changes(with_grad_output, GRAD_OUTPUTS),
         _changes(with_needs, NEEDS) + _changes(with_mode, [(mode,) for mode in MODES]),
         _changes(with_dtypes, dtypes),
         [same_tensor],
+        *([_changes(with_parameter, given)] if given else []),
     ]
 
 
@@ -260,7 +277,10 @@ def _examples(target: Claimed) -> Iterator[Case]:
         for n, fill in itertools.product((19, 40), ("nonfinite", "infinite", "subnormal", "spike")):
             yield with_fills(with_shapes(case, (n,), (n,)), fill, "zero", False)
         if case.input.dtype == "float16":  # more terms than one: the sum passes Ω, no term does
-            yield with_fills(with_shapes(case, (16,), (16,)), "total_edge", "one", False)
+            for edge in ("total_edge", *(["sum_edge"] * target.loss.formula.has_kinks())):
+                yield with_fills(with_shapes(case, (16,), (16,)), edge, "one", False)
+        if target.loss.formula.has_kinks():  # every factor at every kink
+            yield with_fills(with_shapes(case, (100,), (100,)), "kink", "zero", False)
         yield with_fills(with_shapes(case, (1,), (257,)), "constant", "zero", False)
         yield with_shapes(case, (1, 3), (0, 3))
     yield from _deep_layouts(target)
@@ -390,6 +410,10 @@ def _wide(target: Claimed) -> Iterator[Case]:
 def within(target: Claimed, case: Case) -> Iterator[Case]:
     """The case cut down to what the target claims, or nothing."""
     claims = target.claims
+    if case.loss != target.loss_of:
+        case = case.replace(loss=target.loss_of)
+    if case.parameters and not _is_tried(target, case):
+        return
     if target.domain != FULL:
         inside = fitted(target.domain, case)
         if inside is None:
@@ -417,6 +441,15 @@ def within(target: Claimed, case: Case) -> Iterator[Case]:
         case = case.replace(target=case.input, needs=(needed, needed))
         case = with_reduction(case, case.reduction)
     yield case
+
+
+def _is_tried(target: Claimed, case: Case) -> bool:
+    """Whether the target takes these parameters. Beside an infinite one infinity is free."""
+    names = {name for name, _ in case.parameters}
+    infinite = any(math.isinf(value) for _, value in case.parameters)
+    return names <= {*target.parameters} and not (
+        infinite and (NONFINITE | OVERFLOW) & _regimes(case)
+    )
 
 
 def fitted(domain: Domain, case: Case) -> Case | None:

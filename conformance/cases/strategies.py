@@ -44,7 +44,8 @@ def scenarios(draw: Any, target: Claimed, salt: int) -> tuple[Case, ...]:
     layouts = ("contiguous", "contiguous")
     if draw(st.booleans()):
         layouts = (_pick(draw, OPERAND_LAYOUTS), _pick(draw, OPERAND_LAYOUTS))
-    fills = _pick(draw, PLAIN_FILLS)
+    kinks = plans.KINK_FILLS if target.loss.formula.has_kinks() else ()
+    fills = _pick(draw, (*PLAIN_FILLS, *kinks))
     entropy = plans.derive(salt, draw(st.integers(0, 29)), draw(st.integers(0, 29)))
     table: tuple[int, ...] = ()
     if not draw(st.integers(0, 3)):
@@ -74,6 +75,8 @@ def _call(target: Claimed, base: Case, entropy: int, k: int) -> Case:
         case = case.replace(grad_output=case.grad_output.replace(fill=fill))
     needs = _at(plans.NEEDS, bits >> 9) if bits >> 8 & 1 else (True, True)
     case = plans.with_needs(case, *needs)
+    if plans.parameters(target) and bits >> 25 & 1:
+        case = case.replace(parameters=(_at(plans.parameters(target), bits >> 26),))
     if not bits >> 13 & 7:
         case = case.replace(mode=_at(plans.MODES, bits >> 16))
     return case if bits >> 20 & 31 else plans.same_tensor(case)

@@ -186,6 +186,25 @@ def _total_edge(bits: Bits, fmt: Format) -> Floats:
     return (1.25 + 0.125 * bits.uniform()) * 2.0 ** ((fmt.emax - 1) // 2)
 
 
+def _sum_edge(bits: Bits, fmt: Format) -> Floats:
+    """Positive, each finite, but not the sum of a few: for terms that grow as differences do."""
+    return np.asarray((1.25 + 0.125 * bits.uniform()) * 2.0 ** (fmt.emax - 2))
+
+
+# Where the terms of losses in pieces change, at the values of the parameters that are tried.
+KINKS = (1.0, 0.5, 3.0, 1.0, 0.1, 2.0**-8, 100.0)
+
+
+def _kink(bits: Bits, fmt: Format) -> Floats:
+    """On a kink, next to it in the format, and on both sides of it; some are 0."""
+    first = int(bits.below(len(KINKS))[0]) if bits.n else 0
+    kinks = np.resize(np.roll(np.array(KINKS), first), bits.n)
+    factors = np.array(
+        [1, 1, 1 - 2 * fmt.u, 1 + 2 * fmt.u, 1 - 16 * fmt.u, 1 + 16 * fmt.u, 0.5, 2, 0]
+    )
+    return np.asarray(bits.sign() * kinks * factors[bits.below(len(factors))], np.float64)
+
+
 def _nonfinite(bits: Bits, fmt: Format) -> Floats:
     """Ordinary, with NaN and infinities in places."""
     odd = np.array([np.nan, np.inf, -np.inf])[bits.below(3)]
@@ -255,6 +274,8 @@ REGIMES: dict[str, Regime] = {
     "huge": _huge,
     "square_edge": _square_edge,
     "total_edge": _total_edge,
+    "sum_edge": _sum_edge,
+    "kink": _kink,
     "infinite": _infinite,
     "nonfinite": _nonfinite,
 }

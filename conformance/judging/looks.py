@@ -18,8 +18,13 @@ from numpy.typing import NDArray
 
 from conformance.cases.case import Case, Operand
 from conformance.cases.values import FORMAT_OF, elements
-from conformance.judging.oracle import CHUNK, grad_output, permitted_gradient, permitted_value
-from reference import mse
+from conformance.judging.oracle import (
+    CHUNK,
+    grad_output,
+    loss_of,
+    permitted_gradient,
+    permitted_value,
+)
 from reference.enclosure import (
     Enclosure,
     PermittedSet,
@@ -28,6 +33,9 @@ from reference.enclosure import (
     needs_rationals,
 )
 from reference.formats import Floats
+from reference.losses.loss import of_nothing
+from reference.losses.loss import permitted_gradient as summed_gradient
+from reference.reductions import reduced
 
 FIRST = 1  # order of operations: the builtin's, inside which most gradients are
 TOGETHER = 2**13  # numbers in one array: its temporaries then stay in the processor's cache
@@ -71,7 +79,8 @@ def _kind(look: Look) -> Hashable:
     if math.prod(case.shape) > CHUNK:
         return None
     whole = case.shape if look.orders is None else ()  # a mean of means depends on it
-    return look.dtype, case.reduction == "mean", look.orders, whole
+    mean = case.reduction == "mean"
+    return look.dtype, mean, look.orders, whole, case.loss, case.parameters
 
 
 def _grouped(keys: Iterable[K]) -> dict[K, list[int]]:
@@ -147,6 +156,7 @@ class _EndToEnd:
 
     def __init__(self, looks: list[Look], x: Enclosure, y: Enclosure, g: Enclosure) -> None:
         self.looks, self.d, self.g = looks, x - y, g
+        self.loss = loss_of(looks[0].case)
         self.sizes = [math.prod(look.case.shape) for look in looks]
         self.starts = [0, *itertools.accumulate(self.sizes)]
         self.parts: list[Parts] = [[] for _ in looks]
@@ -156,18 +166,18 @@ class _EndToEnd:
             self._gradients()
 
     def _values(self) -> None:
-        squares = mse.loss_of(self.d, "none")
+        terms = self.loss.permitted_terms(self.d)
         ways = [look.case.reduction for look in self.looks]
         sizes = [0 if way == "none" else n for way, n in zip(ways, self.sizes, strict=True)]
         groups = _grouped(zip(ways, sizes, strict=True))
         for i in groups.pop(("mean", 0), []):  # of nothing
-            self.parts[i].append(_flat(mse.permitted_loss(self.d[:0], "mean")))
+            self.parts[i].append(_flat(of_nothing()))
         elementwise = groups.pop(("none", 0), [])
         if elementwise:
-            self._deal_elements(squares.rounded(self.d.fmt), elementwise)
+            self._deal_elements(terms.rounded(self.d.fmt), elementwise)
         if groups:
             losses = [
-                mse.reduced(squares[self._places(alike, np.arange(n))], way, axis=(1,))
+                reduced(terms[self._places(alike, np.arange(n))], way, axis=(1,))
                 for (way, n), alike in groups.items()
             ]
             owners = [i for alike in groups.values() for i in alike]
@@ -176,7 +186,7 @@ class _EndToEnd:
     def _gradients(self) -> None:
         first, each = self.looks[0], np.repeat(self.sizes, self.sizes)
         whole, n = (first.case.shape, None) if first.orders is None else (None, each)
-        gradient = mse.vjp(self.d, self.g, first.case.reduction, whole, first.orders, n)
+        gradient = self.loss.vjp(self.d, self.g, first.case.reduction, whole, first.orders, n)
         self._gradients_of("input", gradient)
         self._gradients_of("target", -gradient)
 
@@ -189,12 +199,12 @@ class _EndToEnd:
         for (dtype, form), where in _grouped(zip(dtypes, forms, strict=True)).items():
             alike, fmt = [wanted[k] for k in where], FORMAT_OF[dtype]
             if not form:
-                permitted = mse.permitted_gradient(gradient, gradient.shape, fmt)
+                permitted = summed_gradient(gradient, gradient.shape, fmt)
                 self._deal_elements(permitted, alike)
             else:
                 rows = gradient[np.concatenate([self.starts[i] + terms[i] for i in alike])]
                 summed = (rows.shape[0], *(1,) * len(form))
-                permitted = mse.permitted_gradient(rows, summed, fmt)
+                permitted = summed_gradient(rows, summed, fmt)
                 self._deal(permitted, alike, [len(terms[i]) for i in alike])
 
     def _places(self, alike: list[int], within: Places) -> Places:

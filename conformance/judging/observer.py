@@ -253,7 +253,8 @@ def _call(case: Case, image: _Image) -> tuple[list[Any], list[Range]]:
         handed("grad_output", case.grad_output.replace(shape=shape, dtype=dtype))
         for dtype in (result_dtypes(case) if case.differentiated else ())
     ]
-    return [x, y, gs, case.needs, case.reduction, case.mode], ranges
+    parameters = {name: repr(value) for name, value in case.parameters}
+    return [x, y, gs, case.needs, case.reduction, case.mode, parameters], ranges
 
 
 def _placed(operand: Operand, start: int, size: int) -> list[Any]:

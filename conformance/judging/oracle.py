@@ -8,7 +8,6 @@ import numpy as np
 
 from conformance.cases.case import FLOAT_DTYPES, Case, Operand
 from conformance.cases.values import FORMAT_OF, elements
-from reference import mse
 from reference.enclosure import (
     Enclosure,
     PermittedSet,
@@ -16,8 +15,15 @@ from reference.enclosure import (
     enclosed,
     needs_rationals,
 )
+from reference.losses import LOSSES, Loss
+from reference.losses.loss import permitted_gradient as summed_gradient
 
 CHUNK = 4096  # elements: the many temporaries of a gradient then stay in the processor's cache
+
+
+def loss_of(case: Case) -> Loss:
+    """The specification that a case is judged by, with its parameters."""
+    return LOSSES[case.loss].given(case.parameters)
 
 
 def result_dtypes(case: Case) -> tuple[str, ...]:
@@ -45,7 +51,7 @@ def permitted_value(case: Case, dtype: str) -> PermittedSet:
     x, y = case.input, case.target
     exact = needs_rationals(FORMAT_OF[dtype], elements(x), elements(y))
     d = _difference(x, y, dtype, exact)
-    return mse.permitted_loss(d, case.reduction)
+    return loss_of(case).permitted_loss(d, case.reduction)
 
 
 def permitted_gradient(
@@ -56,11 +62,12 @@ def permitted_gradient(
     ``orders``: only so many of the permitted orders of operations: a subset, which costs less.
     """
     g = grad_output(case, dtype)
-    gradient = _gradient(case.input, case.target, case.reduction, g, dtype, orders)
+    loss = loss_of(case)
+    gradient = _gradient(loss, case.input, case.target, case.reduction, g, dtype, orders)
     wanted: Operand = getattr(case, operand)
     if operand == "target":
         gradient = -gradient
-    return mse.permitted_gradient(gradient, wanted.shape, FORMAT_OF[wanted.dtype])
+    return summed_gradient(gradient, wanted.shape, FORMAT_OF[wanted.dtype])
 
 
 def permitted_with_factor(case: Case, dtype: str, operand: str) -> PermittedSet | None:
@@ -76,25 +83,25 @@ def permitted_with_factor(case: Case, dtype: str, operand: str) -> PermittedSet 
         return None
     exact = needs_rationals(FORMAT_OF[dtype], *map(elements, (x, y, g)))
     d, c = _difference(x, y, dtype, exact), _enclosure(g, dtype, exact)
-    signed = -d if operand == "target" else d
-    return mse.permitted_with_factor(signed, c, wanted.shape, FORMAT_OF[wanted.dtype])
+    sign, fmt = (-1 if operand == "target" else 1), FORMAT_OF[wanted.dtype]
+    return loss_of(case).permitted_with_factor(d, c, wanted.shape, fmt, sign)
 
 
 @functools.lru_cache(maxsize=8)
 def _gradient(
-    x: Operand, y: Operand, reduction: str, g: Operand, dtype: str, orders: int | None
+    loss: Loss, x: Operand, y: Operand, reduction: str, g: Operand, dtype: str, orders: int | None
 ) -> Enclosure:
     exact = needs_rationals(FORMAT_OF[dtype], *map(elements, (x, y, g)))
     d, c = _difference(x, y, dtype, exact), _enclosure(g, dtype, exact)
     shape, n = d.shape, d.size
     if n <= CHUNK:
-        return mse.vjp(d, c, reduction, orders=orders)
+        return loss.vjp(d, c, reduction, orders=orders)
     d = d.reshape((n,))
     c = c.reshape((n,)) if c.shape else c
     parts = []
     for start in range(0, n, CHUNK):
         part = slice(start, start + CHUNK)
-        parts.append(mse.vjp(d[part], c[part] if c.shape else c, reduction, shape, orders))
+        parts.append(loss.vjp(d[part], c[part] if c.shape else c, reduction, shape, orders))
     return concatenate(parts).reshape(shape)
 
 

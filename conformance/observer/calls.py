@@ -1,8 +1,9 @@
 """Run a target on cases, once each, and write down all that was seen.
 
 A call comes as its operands (:data:`~conformance.observer.tensors.Placed`), ``[x, y, gs, needs,
-reduction, mode]``: ``y`` is None where the target is the very tensor that is the input; ``gs`` are
-``grad_output`` in each dtype that the result may have, and empty where nothing is differentiated.
+reduction, mode, parameters]``: ``y`` is None where the target is the very tensor that is the input;
+``gs`` are ``grad_output`` in each dtype that the result may have, and empty where nothing is
+differentiated; ``parameters`` are texts by their names, since JSON knows no infinity.
 What is written down of it has the keys of ``judging.seen.Observation``; what did not happen is left
 out. What became of the operands' memory the judge reads in the arena itself.
 """
@@ -28,7 +29,7 @@ Seen = dict[str, Any]
 
 def observe(kit: Kit, call: Call, handed: Handed, notes: Notes) -> Seen:
     """One call: the loss and, where an operand needs one, its gradient."""
-    placed_x, placed_y, gs, needs, reduction, mode = call
+    placed_x, placed_y, gs, needs, reduction, mode, parameters = call
     x = view_of(handed.buffer(placed_x), placed_x, needs[0])
     y = x if placed_y is None else view_of(handed.buffer(placed_y), placed_y, needs[1])
     before = [(t.tensor.requires_grad, t.tensor._version) for t in (x, y)]
@@ -37,7 +38,8 @@ def observe(kit: Kit, call: Call, handed: Handed, notes: Notes) -> Seen:
     seen: Seen = {}
     with MODES[mode]():
         settings = Settings.now()
-        result = _forward(kit, x, y, reduction, seen, notes)
+        how = {"reduction": reduction} | {k: float(v) for k, v in parameters.items()}
+        result = _forward(kit, x, y, how, seen, notes)
         changed = settings.changes()
     if result is not None and gs:
         wanted = [t for t, needed in zip((x, y), needs, strict=True) if needed]
@@ -66,9 +68,9 @@ def _look_at_operands(
             seen.setdefault("versions", []).append(name)
 
 
-def _forward(kit: Kit, x: Made, y: Made, reduction: str, seen: Seen, notes: Notes) -> Any:
+def _forward(kit: Kit, x: Made, y: Made, how: Seen, seen: Seen, notes: Notes) -> Any:
     try:
-        result = kit.loss(x.tensor, y.tensor, reduction)
+        result = kit.loss(x.tensor, y.tensor, **how)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a loss must not end the process

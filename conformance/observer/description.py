@@ -38,6 +38,8 @@ def described(target: Target) -> Json:
         "fingerprint": fingerprint(target),
         "script": name_of(target),
         "domain": dataclasses.asdict(target.domain),
+        "loss_of": target.loss_of,
+        "parameters": list(target.parameters or ()),
     }
 
 

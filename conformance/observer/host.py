@@ -84,7 +84,7 @@ def _opened(options: dict[str, Any], arena: int) -> tuple[Any, dict[str, Any]]:
     sys.path[:0] = options["paths"]
     known = {*sys.modules}
     try:
-        target = resolve(options["target"])
+        target = resolve(options["target"], options["loss"])
         named = options["target"]
         path = named if named.endswith(".py") else named.rpartition(":")[0]
         if path.endswith(".py"):  # for imports inside functions

@@ -27,6 +27,7 @@ from conformance.cases.values import FORMAT_OF, INTEGER_GUARD, REGIMES, elements
 from conformance.clauses import BY_ID
 from conformance.report.bundle import Bundle, Part
 from conformance.report.sources import decorated, defines, modules_of
+from reference.losses import LOSSES
 
 Json = dict[str, Any]
 WRITTEN_OUT = 48  # numbers, or runs of equal ones: beyond, an operand is made as the suite makes it
@@ -45,7 +46,7 @@ _COMMON, _VALUES, _FORMATS = (
 _NAMES = {"input": "x", "target": "y"}
 _MODES = {"no_grad": "torch.no_grad()", "inference": "torch.inference_mode()"}
 # In the text that is around what is copied
-_RESERVED = ("LOSS", "nan", "inf", "h", "deviations", "claimed", "protocols", "observer")
+_RESERVED = ("LOSS", "nan", "inf", "h", "deviations", "claimed", "protocols", "observer", "formula")
 
 _JUDGING, _KIT = "conformance.judging", "conformance.observer.protocols.kit"
 _ALONE, _BENCH = "conformance.report.bench_alone", f"{_JUDGING}.experiments.bench"
@@ -196,7 +197,8 @@ class _CaseScript:
     def _calls(self) -> Iterator[str]:
         """The loss, and its gradient."""
         case = self.case
-        call = f"result = target.loss(x, y, reduction={case.reduction!r})"
+        given = "".join(f", {name}={_literal(value)}" for name, value in case.parameters)
+        call = f"result = target.loss(x, y, reduction={case.reduction!r}{given})"
         if "bool" in (case.input.dtype, case.target.dtype):
             yield from ("try:", f"    {call}")
             yield from ("except Exception:", "    return []  # as `-` of bool does")
@@ -348,6 +350,8 @@ def _experiment(target: Claimed, failure: Failure, device: str, seed: int) -> st
     bundle.add(_ALONE, "first_message")
     bundle.add(_ALONE, "Observer")
     bundle.add(_BENCH, "Bench")
+    formula = f"reference.losses.{target.loss_of}"
+    bundle.add(formula, "FORMULA")
     protocols = _protocols(bundle)
     name, claims = bundle.name(*experiment), f"frozenset({sorted(target.claims)!r})"
     domain = "" if target.domain == FULL else f", domain={target.domain!r}"
@@ -358,7 +362,8 @@ def _experiment(target: Claimed, failure: Failure, device: str, seed: int) -> st
         f"{domain})",
         f"protocols = {{{named}}}",
         f"observer = Observer(Kit(target, {device!r}), claimed, protocols)",
-        f"bench = Bench(observer, {failure.dtype!r}, {seed} + attempt)",
+        f"formula = {bundle.name(formula, 'FORMULA')}",
+        f"bench = Bench(observer, {failure.dtype!r}, {seed} + attempt, formula)",
         f"ones = torch.ones(5, {options})",
         *_earlier("ones, 0 * ones", target.reductions[0]),
         f"return first_message({name}(bench))",
@@ -512,5 +517,10 @@ def _name_of(target: Claimed, clause: str) -> str:
     """Where the script finds the loss; empty where it has no name that can be imported."""
     if target.name == "builtin" and not target.source:  # torch's own needs nothing of the suite
         family = clause.partition(".")[0]
-        return "torch.nn:MSELoss" if family == "module" else "torch.nn.functional:mse_loss"
+        loss = LOSSES[target.loss_of]
+        return (
+            f"torch.nn:{loss.module}"
+            if family == "module"
+            else f"torch.nn.functional:{loss.function}"
+        )
     return target.script

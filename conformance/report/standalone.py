@@ -85,9 +85,10 @@ def find(name: str) -> SimpleNamespace:
         return SimpleNamespace(loss=with_reduction(found.loss), module=found.module)
     chosen = has_reduction(found)
     if isinstance(found, type) and issubclass(found, torch.nn.Module):
-        made = found if chosen else lambda reduction: found()
+        made = found if chosen else lambda reduction, **given: found(**given)
         return SimpleNamespace(
-            loss=lambda x, y, reduction="mean": made(reduction=reduction)(x, y), module=made
+            loss=lambda x, y, reduction="mean", **given: made(reduction=reduction, **given)(x, y),
+            module=made,
         )
     return SimpleNamespace(
         loss=with_reduction(found),
@@ -97,7 +98,9 @@ def find(name: str) -> SimpleNamespace:
 
 def with_reduction(loss: Any) -> Any:
     """The loss; where it takes no ``reduction``, one that leaves it out."""
-    return loss if has_reduction(loss) else lambda x, y, reduction="mean": loss(x, y)
+    return (
+        loss if has_reduction(loss) else lambda x, y, reduction="mean", **given: loss(x, y, **given)
+    )
 
 
 def has_reduction(function: Any) -> bool:

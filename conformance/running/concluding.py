@@ -73,6 +73,7 @@ def conclude(
         environment=_environment(session.observer.environment),
         commit=revision(),
         domain=target.domain.words(),
+        spec=target.loss.title,
         created=now(),
         commitment=commitment,
     )
@@ -98,7 +99,7 @@ def _row(
     if finding is not None:
         return ClauseResult(
             clause.id,
-            clause.level,
+            clause.level_for(session.target),
             finding.status,
             dtype,
             examples if finding.status == "unavailable" else max(examples, 1),
@@ -113,7 +114,7 @@ def _row(
         worst = total.worst.get(row)
         return ClauseResult(
             clause.id,
-            clause.level,
+            clause.level_for(session.target),
             "pass",
             dtype,
             examples,
@@ -127,4 +128,5 @@ def _row(
         status = "not_in_profile"
     else:  # of a part of all inputs not every clause speaks
         status = "unavailable" if session.target.domain == FULL else "unclaimed"
-    return ClauseResult(clause.id, clause.level, status, dtype, self_reported=clause.self_reported)
+    level = clause.level_for(session.target)
+    return ClauseResult(clause.id, level, status, dtype, self_reported=clause.self_reported)

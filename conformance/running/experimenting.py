@@ -111,7 +111,8 @@ def _of_experiment(session: Session, clause: str, dtype: str, message: str) -> F
     A broken ``should`` stays one: it is told by nothing else.
     """
     own = Finding(clause, dtype, message, None, clause)
-    once = BY_ID[clause].family in _ONCE or BY_ID[clause].level == "should"
+    level = BY_ID[clause].level_for(session.target)
+    once = BY_ID[clause].family in _ONCE or level == "should"
     if once or not session.wants(INTERMITTENT):
         return own
     runs = run_again(lambda: _said(session, clause, dtype), message)

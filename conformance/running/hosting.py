@@ -35,7 +35,8 @@ class Hosting:
     """How an observer is started. ``target``: as users name it. ``limit``: seconds for each call.
 
     ``python``: its interpreter; empty for this one. ``place``: which of several observers it is.
-    ``paths``: where modules are looked for, beside the present folder.
+    ``paths``: where modules are looked for, beside the present folder. ``loss``: of which it is a
+    target; empty where it says so itself.
     """
 
     target: str
@@ -44,6 +45,7 @@ class Hosting:
     python: str = ""
     place: int = 0
     paths: tuple[str, ...] = ()
+    loss: str = ""
 
 
 class Ended(Protocol):
@@ -163,6 +165,7 @@ def opening(hosting: Hosting) -> dict[str, Any]:
     """What an observer is told of its target, see ``observer/host.py``."""
     return {
         "target": hosting.target,
+        "loss": hosting.loss,
         "device": hosting.device,
         "paths": [os.getcwd(), *hosting.paths],
         "hidden": "conformance",

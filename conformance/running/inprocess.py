@@ -20,17 +20,20 @@ from conformance.verdict.verdict import Verdict
 from conformance.verdict.waivers import Waiver
 
 
-def judge(target: Any, *, device: str = "cpu", profile: str = "default", seed: int = 0) -> Verdict:
+def judge(
+    target: Any, *, device: str = "cpu", profile: str = "default", seed: int = 0, loss: str = ""
+) -> Verdict:
     """The verdict on ``target``, found in this process without a pytest session.
 
     ``target``: whatever :func:`targets.resolve` takes; a bare callable or ``nn.Module`` claims
-    everything. There is no wall: it cannot survive a target that kills the process, nor one that
+    everything. ``loss``: the name of its specification, where the target does not say it. There is
+    no wall: it cannot survive a target that kills the process, nor one that
     attacks the judge; the command line can.
     Raises TargetError for a target that cannot be had, ValueError for an unknown profile, and
     DeviceUnavailable for a device that is absent or that the target does not run on.
     """
     check_profile(profile)
-    return judged(InProcess.of(target, device), profile, seed)
+    return judged(InProcess.of(target, device, loss), profile, seed)
 
 
 def judged(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from conformance.cases.arena import Arena
-from conformance.cases.claimed import Claimed
+from conformance.cases.claimed import Claimed, UnknownLoss
 from conformance.clauses import BY_ID
 from conformance.judging.evidence import BadEvidence
 from conformance.judging.findings import EXPERIMENT
@@ -47,12 +47,12 @@ class InProcess(Observer):
         self._desk = Desk(target, device, self.arena)
 
     @classmethod
-    def of(cls, spec: Any, device: str) -> InProcess:
+    def of(cls, spec: Any, device: str, loss: str = "") -> InProcess:
         """Of whatever :func:`targets.resolve` takes. Raises TargetError and DeviceUnavailable."""
         from conformance.observer.description import make_ready
         from targets import resolve
 
-        target = resolve(spec)
+        target = resolve(spec, loss)
         make_ready(target, device)
         return cls(target, device)
 
@@ -98,6 +98,9 @@ class Process(Observer):
             self.environment = {str(k): str(v) for k, v in hello["environment"].items()}
         except Lost as lost:
             raise Refused(f"the target's process {lost.how} while it was imported", 2) from None
+        except UnknownLoss as unknown:
+            self.close()
+            raise Refused(str(unknown), 2) from None
         except (BadEvidence, ValueError, KeyError, AttributeError) as error:
             self.close()
             raise Refused(f"the target's process does not say what it claims: {error}", 2) from None

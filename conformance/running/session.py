@@ -32,6 +32,7 @@ from conformance.running.losses import (
     weight,
 )
 from conformance.running.observers import SHARES
+from reference.losses import LOSSES
 
 LEFT_OUT = Judgement((), {})  # of a case that did not run
 LOST_PER_RUN = 20  # calls that may be lost before the rest of the run is given up
@@ -209,7 +210,8 @@ class Session:
 
     def bench(self, clause: str, dtype: str) -> Bench:
         """For the experiment of a clause."""
-        return Bench(self.observer, dtype, self.seed, f"{EXPERIMENT}{clause} {dtype}")
+        formula = LOSSES[self.target.loss_of].formula
+        return Bench(self.observer, dtype, self.seed, formula, f"{EXPERIMENT}{clause} {dtype}")
 
     def limited(self, clause: str) -> contextlib.AbstractContextManager[None]:
         """Around an experiment: it takes no longer than so many calls."""

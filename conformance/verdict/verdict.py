@@ -88,7 +88,7 @@ class Verdict:
 
     ``seed``: None as long as it is secret; ``commitment``: of one that was, see commitment.py.
     ``accuracy``, ``coverage``: see measures.py. ``domain``: the inputs that it speaks of, in words;
-    empty for all.
+    empty for all. ``spec``: the specification, by its title.
     """
 
     target: str
@@ -110,6 +110,7 @@ class Verdict:
     commit: str = ""
     created: str = ""
     domain: str = ""
+    spec: str = SPEC
     commitment: dict[str, str] | None = None
 
     @property
@@ -152,7 +153,7 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         body = {
             "schema": SCHEMA,
-            "spec": SPEC,
+            "spec": self.spec,
             "suite": suite_version(),
             "target": self.target,
             "source": self.source,

@@ -24,6 +24,7 @@ from conformance.running.observers import InProcess
 from conformance.running.run import run_shard
 from conformance.running.shards import experiment_shards, experiments_of, plan
 from conformance.verdict.verdict import Verdict
+from reference.losses import LOSSES
 from targets import Target
 from targets.builtin import BUILTIN
 from tests.mutants import MUTANTS
@@ -33,7 +34,7 @@ from tests.sessions import session_on
 
 
 def bench_on(target: Target, dtype: str = "float32", seed: int = 0) -> Bench:
-    return Bench(InProcess(target, "cpu"), dtype, seed)
+    return Bench(InProcess(target, "cpu"), dtype, seed, LOSSES[target.loss_of].formula)
 
 
 def verdict_of(target: Target, clause: str) -> Verdict:

@@ -13,7 +13,8 @@ from conformance.clauses import BY_ID
 from conformance.judging.experiments import Bench, large
 from conformance.judging.observer import Unavailable
 from conformance.running.observers import InProcess
-from reference.mse import REDUCTIONS
+from reference.losses import LOSSES
+from reference.reductions import REDUCTIONS
 from targets import Target
 from targets.builtin import BUILTIN
 from tests.mutants.mutant import right
@@ -22,7 +23,7 @@ SHAPE = (129, 65)
 
 
 def bench_on(target: Target, dtype: str) -> Bench:
-    return Bench(InProcess(target, "cpu"), dtype, 0)
+    return Bench(InProcess(target, "cpu"), dtype, 0, LOSSES[target.loss_of].formula)
 
 
 def last_row_lost(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:

@@ -36,7 +36,7 @@ from conformance.observer import tensors
 from conformance.observer.tensors import DTYPES
 from reference.enclosure import VOID, PermittedSet
 from reference.formats import BINARY64, Floats
-from reference.mse import REDUCTIONS
+from reference.reductions import REDUCTIONS
 from targets import Target
 from targets.builtin import BUILTIN
 from tests.sessions import session_on

@@ -13,11 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from conformance.cases.values import FORMAT_OF
-from reference import mse
 from reference.bounds import ROUNDINGS, counted, slack
 from reference.enclosure import depth, gamma
 from reference.formats import FORMATS, Format, round_nearest
-from reference.mse import REDUCTIONS
+from reference.losses.mse import FORMULA, LOSS
+from reference.reductions import REDUCTIONS
 
 Rationals = NDArray[Any]
 every_reduction = pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -33,22 +33,21 @@ def rationals(seed: int, *shape: int) -> Rationals:
 
 
 def gradient(d: Rationals, g: Rationals, reduction: str) -> Rationals:
-    return next(mse.vjp_orders(d, g, reduction, Fraction))
+    return next(LOSS.orders(d, g, reduction, Fraction))
 
 
 @every_reduction
 def test_jvp_is_the_central_difference(reduction: str) -> None:
     d, t = rationals(1, 2, 3), rationals(2, 2, 3)
-    zero = d - d
-    ahead, behind = (mse.loss(d + sign * t, zero, reduction) for sign in (1, -1))
-    assert np.array_equal(mse.jvp(d, t, reduction), (ahead - behind) / 2)
+    ahead, behind = (FORMULA.value(d + sign * t, reduction) for sign in (1, -1))
+    assert np.array_equal(FORMULA.jvp(d, t, reduction), (ahead - behind) / 2)
 
 
 @every_reduction
 def test_second_vjp_is_the_central_difference_of_the_gradient(reduction: str) -> None:
     d, w, t = rationals(1, 2, 3), rationals(2, 2, 3), rationals(3, 2, 3)
     g = rationals(4, 2, 3) if reduction == "none" else rationals(4, 1)[0]
-    by_x, by_g = mse.second_vjp(d, g, w, reduction)
+    by_x, by_g = FORMULA.second_vjp(d, g, w, reduction)
     ahead, behind = ((w * gradient(d + s * t, g, reduction)).sum() for s in (1, -1))
     assert (by_x * t).sum() == (ahead - behind) / 2
     ahead, behind = ((w * gradient(d, g + s, reduction)).sum() for s in (1, -1))
@@ -59,7 +58,7 @@ def test_second_vjp_is_the_central_difference_of_the_gradient(reduction: str) ->
 def test_the_vjp_and_the_jvp_are_transposes(reduction: str) -> None:
     d, t = rationals(1, 5), rationals(2, 5)
     g = rationals(4, 5) if reduction == "none" else rationals(4, 1)[0]
-    assert (gradient(d, g, reduction) * t).sum() == np.sum(g * mse.jvp(d, t, reduction))
+    assert (gradient(d, g, reduction) * t).sum() == np.sum(g * FORMULA.jvp(d, t, reduction))
 
 
 @every_format
@@ -73,7 +72,7 @@ def test_every_order_of_rounded_steps_is_within_the_bound(fmt: Format) -> None:
         round_nearest(round_nearest(2 / n, fmt) * round_nearest(w * g, fmt), fmt),
         round_nearest(round_nearest(round_nearest(g / n, fmt) * w, fmt) * 2, fmt),
     ]
-    exact = mse.second_vjp(np.zeros(n), g, w, "mean")[0]
+    exact = FORMULA.second_vjp(np.zeros(n), g, w, "mean")[0]
     permitted = counted(fmt, exact, abs(exact))
     assert all(permitted.contains(v).all() for v in rounded)
 
@@ -82,7 +81,7 @@ def test_every_order_of_rounded_steps_is_within_the_bound(fmt: Format) -> None:
 def test_what_a_defect_changes_is_outside_the_bound(fmt: Format) -> None:
     """A factor of 2, a lost 1/n, a lost term of 40, a wrong sign."""
     d, t = (np.arange(1.0, 41.0) / 8 for _ in range(2))
-    exact = np.asarray(mse.jvp(d, t, "sum"))
+    exact = np.asarray(FORMULA.jvp(d, t, "sum"))
     permitted = counted(fmt, exact, abs(exact), d.size)
     for wrong in (exact / 2, exact / d.size, exact - 2 * d[-1] * t[-1], -exact):
         assert not permitted.contains(round_nearest(np.asarray(wrong), fmt)).any()

@@ -25,7 +25,6 @@ from test_formats import (
     threshold,
 )
 
-from reference import mse
 from reference.enclosure import (
     NAN,
     NEG_INF,
@@ -39,6 +38,8 @@ from reference.enclosure import (
     ratio,
 )
 from reference.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format
+from reference.losses.loss import permitted_gradient
+from reference.losses.mse import LOSS
 
 Number = Fraction | float  # a float only where it is NaN or an infinity
 prove = settings(derandomize=True, deadline=None, database=None, max_examples=100)
@@ -473,7 +474,7 @@ def test_sum_and_mean_are_no_wider_than_the_stated_depth(fmt: Format, n: int) ->
     low, high = down * (1 - widening - fuzz), up * (1 + widening + fuzz)
     slack = n * Fraction(acc.eta)
     for reduction, scale in (("sum", n), ("mean", 1)):
-        permitted = mse.permitted_loss(x - y, reduction)
+        permitted = LOSS.permitted_loss(x - y, reduction)
         # The sum of halves may have been rounded to the format before it is divided.
         ulp = 2 * Fraction(fmt.u) if reduction == "mean" and fmt is not acc and n > 1 else 0
         least = floor_to(floor_to(low * (1 - ulp) * scale, acc) - slack, fmt)
@@ -493,7 +494,7 @@ def test_sum_and_mean_are_no_wider_than_the_stated_depth(fmt: Format, n: int) ->
 def test_gradient_is_no_wider_than_its_orders_in_directed_rounding(fmt: Format, n: int) -> None:
     a, b, g = (float(nearest(Fraction(v), fmt)) for v in ("1.3", "0.4", "0.7"))
     x, y, w = interval(fmt, np.full(n, a), np.full(n, b), g)
-    permitted = mse.permitted_gradient(mse.vjp(x - y, w, "mean"), (n,), fmt)
+    permitted = permitted_gradient(LOSS.vjp(x - y, w, "mean"), (n,), fmt)
     exact = 2 * (Fraction(a) - Fraction(b)) * Fraction(g) / n
     # Four roundings, and what underflows in g/n or 2/n, relative to the smaller of them.
     least_step = min(Fraction(g) / n, Fraction(2, n))
@@ -539,7 +540,7 @@ def test_in_binary64_a_lost_one_of_up_to_2_to_the_26_equal_terms_is_outside() ->
 @pytest.mark.parametrize("n", [2**20, 2**22 + 1])
 def test_any_order_of_a_binary64_sum_is_permitted_and_a_lost_or_doubled_term_is_not(n: int) -> None:
     (x, y) = interval(BINARY64, np.full(n, 1.1), 0.0)
-    permitted = mse.permitted_loss(x - y, "sum")
+    permitted = LOSS.permitted_loss(x - y, "sum")
     s = np.full(n, 1.1**2)
     running = float(np.add.accumulate(s)[-1])
     exact = Fraction(s[0]) * n
@@ -554,7 +555,7 @@ def test_any_order_of_a_binary64_sum_is_permitted_and_a_lost_or_doubled_term_is_
 def test_a_running_binary32_sum_of_a_million_is_refused_and_pairwise_or_blocks_permitted() -> None:
     n = 10**6
     (x, y) = interval(BINARY32, np.full(n, np.float32(1.1)), 0.0)
-    permitted = mse.permitted_loss(x - y, "sum")
+    permitted = LOSS.permitted_loss(x - y, "sum")
     s = np.full(n, np.float32(1.1) ** 2, dtype=np.float32)
     exact = float(s[0]) * n
     running = float(np.add.accumulate(s)[-1])
@@ -568,7 +569,7 @@ def test_a_running_binary32_sum_of_a_million_is_refused_and_pairwise_or_blocks_p
     blocked = float(np.sum(np.array(blocks, dtype=np.float32)))
     assert blocked != pairwise
     assert contains(permitted, blocked)
-    mean = mse.permitted_loss(x - y, "mean")
+    mean = LOSS.permitted_loss(x - y, "mean")
     assert not contains(mean, float(np.float32(running) / np.float32(n)))
     assert contains(mean, float(np.float32(pairwise) / np.float32(n)))
 
@@ -583,8 +584,8 @@ def test_a_half_accumulator_is_refused(fmt: Format) -> None:
         assert isinstance(step, Fraction)
         total = step
     assert total < n / 2 + 1  # it stagnates
-    assert not contains(mse.permitted_loss(x - y, "mean"), float(total / n))
-    assert contains(mse.permitted_loss(x - y, "mean"), 1.0)
+    assert not contains(LOSS.permitted_loss(x - y, "mean"), float(total / n))
+    assert contains(LOSS.permitted_loss(x - y, "mean"), 1.0)
 
 
 @every_format
@@ -594,7 +595,7 @@ def test_losing_one_large_element_is_refused_at_every_kind_of_position(fmt: Form
         v = np.ones(n) / 1024
         v[position] = 16.0
         x, y = interval(fmt, v, 0.0)
-        permitted = mse.permitted_loss(x - y, "sum")
+        permitted = LOSS.permitted_loss(x - y, "sum")
         assert contains(permitted, float(nearest(256 + Fraction(999, 2**20), fmt)))
         assert not contains(permitted, float(nearest(Fraction(999, 2**20), fmt)))
 
@@ -687,12 +688,12 @@ def test_of_a_million_exact_float32_squares_one_lost_or_doubled_shows() -> None:
     n = 2**20
     d = np.where(np.arange(n) % 3, 1.0, -3.0)
     (x, y) = interval(BINARY32, d, 0.0)
-    permitted = mse.permitted_loss(x - y, "sum")
+    permitted = LOSS.permitted_loss(x - y, "sum")
     assert_point(permitted, float((d**2).sum()))
     for wrong in (1.0, -1.0, 9.0, -9.0):
         assert not contains(permitted, float(permitted.lower) + wrong)
     (x, y) = interval(BINARY32, np.full(n, float(np.float32(1.1))), 0.0)
-    rounded = mse.permitted_loss(x - y, "sum")
+    rounded = LOSS.permitted_loss(x - y, "sum")
     term = float(np.float32(1.1)) ** 2
     assert contains(rounded, float(np.float32(term * (n - 200))))
 
@@ -734,7 +735,7 @@ def test_below_the_threshold_a_conversion_permits_omega(fmt: Format) -> None:
 
 def test_a_binary16_mean_of_300_squared_is_22500_or_infinite_but_not_clamped() -> None:
     x, y = interval(BINARY16, [300.0, 0.0, 0.0, 0.0], 0.0)
-    permitted = mse.permitted_loss(x - y, "mean")
+    permitted = LOSS.permitted_loss(x - y, "mean")
     # 90,000 lies between 89,984 and 90,048 (unbounded exponents); a quarter is 22,496 to 22,512,
     # and the binary32 sum may be a little off on either side: one more number of binary16.
     assert (float(permitted.lower), float(permitted.upper)) == (22480.0, 22528.0)
@@ -746,7 +747,7 @@ def test_a_binary16_mean_of_300_squared_is_22500_or_infinite_but_not_clamped() -
 
 def test_a_binary16_mean_must_not_overflow_when_only_its_sum_passes_65504() -> None:
     x, y = interval(BINARY16, np.full(100, 200.0), 0.0)
-    mean, total = mse.permitted_loss(x - y, "mean"), mse.permitted_loss(x - y, "sum")
+    mean, total = LOSS.permitted_loss(x - y, "mean"), LOSS.permitted_loss(x - y, "sum")
     assert contains(mean, 40000.0)
     assert not any(contains(mean, v) for v in NON_FINITE)
     assert contains(total, math.inf)

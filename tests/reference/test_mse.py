@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from test_formats import ALL, every_format, nearest, quantum
 
-from reference import mse
 from reference.enclosure import Enclosure, PermittedSet, enclose
 from reference.formats import BFLOAT16, BINARY16, BINARY32, BINARY64, Format
-from reference.mse import REDUCTIONS
+from reference.losses.loss import permitted_gradient
+from reference.losses.mse import FORMULA, LOSS
+from reference.reductions import REDUCTIONS, steps, unbroadcast
 
 prove = settings(derandomize=True, deadline=None, database=None, max_examples=50)
 every_reduction = pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -113,7 +114,7 @@ def test_loss_over_rationals_is_the_definition(
 ) -> None:
     rng = random.Random(seed)
     x, y = (rational(numbers(BINARY64, rng, s, -40, 40)) for s in pair)
-    got = mse.loss(x, y, reduction)
+    got = FORMULA.value(x - y, reduction)
     assert flat(got) == plain_loss(x, y, reduction)
     shape = np.broadcast_shapes(*pair) if reduction == "none" else ()
     assert np.shape(got) == shape
@@ -129,9 +130,9 @@ def test_every_order_of_the_vjp_is_equal_over_rationals(
     x, y = (rational(numbers(BINARY64, rng, s, -400, 400)) for s in pair)
     d = np.asarray(x - y, dtype=object)
     g = rational(numbers(BINARY64, rng, cotangent_shape(d.shape, reduction), -400, 400))
-    orders = [flat(v) for v in mse.vjp_orders(d, g, reduction, Fraction)]
-    steps = len(mse.steps(d.shape))
-    assert len(orders) == (9 + 6 * steps if reduction == "mean" else 3)
+    orders = [flat(v) for v in LOSS.orders(d, g, reduction, Fraction)]
+    count = len(steps(d.shape))
+    assert len(orders) == (9 + 6 * count if reduction == "mean" else 3)
     scale = Fraction(2, d.size) if reduction == "mean" else 2
     want = [scale * a * b for a, b in np.broadcast(d, g)]
     assert all(order == want for order in orders)
@@ -148,16 +149,16 @@ def test_the_vjp_is_the_derivative_of_the_loss(
     x, y = (rational(numbers(BINARY64, rng, s, -4, 4)) for s in pair)
     d = np.asarray(x - y, dtype=object)
     g = rational(numbers(BINARY64, rng, cotangent_shape(d.shape, reduction), -4, 4))
-    full = np.asarray(next(iter(mse.vjp_orders(d, g, reduction, Fraction))), dtype=object)
+    full = np.asarray(next(iter(LOSS.orders(d, g, reduction, Fraction))), dtype=object)
 
     def weighted(x: Any, y: Any) -> Fraction:
-        losses = np.asarray(mse.loss(x, y, reduction), dtype=object)
+        losses = np.asarray(FORMULA.value(x - y, reduction), dtype=object)
         return sum((a * b for a, b in np.broadcast(losses, g)), Fraction(0))
 
     h = Fraction(1, 7)
     for gradient, operand in ((full, 0), (-full, 1)):
         at = (x, y)[operand]
-        got = mse.unbroadcast(gradient, at.shape)
+        got = unbroadcast(gradient, at.shape)
         assert got.shape == at.shape
         for i in np.ndindex(*at.shape):
             ends = []
@@ -184,24 +185,24 @@ def test_rationals_float64_and_intervals_agree(
     g = numbers(fmt, rng, cotangent_shape(shape, reduction), -3, 3)
     e, f, w = enclose(fmt, x, y, g)
 
-    exact = np.asarray(mse.loss(a, b, reduction), dtype=object)
-    close = wide(mse.loss(x, y, reduction))
+    exact = np.asarray(FORMULA.value(a - b, reduction), dtype=object)
+    close = wide(FORMULA.value(x - y, reduction))
     np.testing.assert_allclose(close, exact.astype(float), rtol=1e-13, atol=1e-300)
-    permitted = mse.permitted_loss(e - f, reduction)
+    permitted = LOSS.permitted_loss(e - f, reduction)
     assert all_inside(permitted, to_format(exact, fmt))
     assert all_inside(permitted, to_format(rational(close), fmt))
 
-    gradient = mse.vjp(e - f, w, reduction)
+    gradient = LOSS.vjp(e - f, w, reduction)
     assert gradient.shape == shape
-    orders = list(mse.vjp_orders(a - b, rational(g), reduction, Fraction))
-    floats = list(mse.vjp_orders(x - y, g, reduction, operator.truediv))
+    orders = list(LOSS.orders(a - b, rational(g), reduction, Fraction))
+    floats = list(LOSS.orders(x - y, g, reduction, operator.truediv))
     for sign, operand in ((1, x), (-1, y)):
-        want = mse.unbroadcast(sign * np.asarray(orders[0], dtype=object), operand.shape)
+        want = unbroadcast(sign * np.asarray(orders[0], dtype=object), operand.shape)
         enclosed = gradient if sign == 1 else -gradient
-        permitted = mse.permitted_gradient(enclosed, operand.shape, fmt)
+        permitted = permitted_gradient(enclosed, operand.shape, fmt)
         assert all_inside(permitted, to_format(want, fmt))
         for v in floats:
-            near = mse.unbroadcast(sign * wide(v), operand.shape)
+            near = unbroadcast(sign * wide(v), operand.shape)
             assert all_inside(permitted, to_format(rational(near), fmt))
 
 
@@ -220,8 +221,8 @@ def test_rationals_in_binary64_give_the_same_sets_as_float64(reduction: str) -> 
         assert far[0].exact
         sets = []
         for (e, f, w), back in ((near, 1.0), (far, 2.0**350)):
-            value = mse.permitted_loss(e - f, reduction)
-            gradient = mse.permitted_gradient(mse.vjp(e - f, w, reduction), x.shape, BINARY64)
+            value = LOSS.permitted_loss(e - f, reduction)
+            gradient = permitted_gradient(LOSS.vjp(e - f, w, reduction), x.shape, BINARY64)
             sets.append((value, gradient, back))
         (value, gradient, _), (other_value, other_gradient, back) = sets
         for a, b, s in ((value, other_value, back * back), (gradient, other_gradient, back)):
@@ -270,19 +271,19 @@ def test_every_native_order_of_the_vjp_lies_inside(
     shape = np.broadcast_shapes(*pair)
     g = numbers(fmt, rng, cotangent_shape(shape, reduction), low, high).astype(dtype)
     e, f, w = enclose(fmt, wide(x), wide(y), wide(g))
-    full = mse.vjp(e - f, w, reduction)
-    permitted = mse.permitted_gradient(full, shape, fmt)
+    full = LOSS.vjp(e - f, w, reduction)
+    permitted = permitted_gradient(full, shape, fmt)
     acc = np.float32 if dtype is np.float16 else dtype
-    summed = mse.permitted_gradient(full, x.shape, fmt)
-    negated = mse.permitted_gradient(-full, y.shape, fmt)
+    summed = permitted_gradient(full, x.shape, fmt)
+    negated = permitted_gradient(-full, y.shape, fmt)
     # As arrays: numpy's rules for scalars would change the dtype.
     d = np.asarray(np.subtract(x, y))
-    for order in mse.vjp_orders(d, g, reduction, native_ratio(dtype)):
+    for order in LOSS.orders(d, g, reduction, native_ratio(dtype)):
         assert order.dtype == dtype
         assert all_inside(permitted, wide(order))
         grown = np.asarray(order).astype(acc)
-        into_x = np.asarray(mse.unbroadcast(grown, x.shape)).astype(dtype)
-        into_y = np.asarray(mse.unbroadcast(-grown, y.shape)).astype(dtype)
+        into_x = np.asarray(unbroadcast(grown, x.shape)).astype(dtype)
+        into_y = np.asarray(unbroadcast(-grown, y.shape)).astype(dtype)
         assert all_inside(summed, wide(into_x))
         assert all_inside(negated, wide(into_y))
     # The same in the wider formats, rounded once at the end.
@@ -290,7 +291,7 @@ def test_every_native_order_of_the_vjp_lies_inside(
         if np.finfo(wider).nmant <= np.finfo(dtype).nmant:
             continue
         widest = np.subtract(x.astype(wider), y.astype(wider))
-        for order in mse.vjp_orders(widest, g.astype(wider), reduction, native_ratio(wider)):
+        for order in LOSS.orders(widest, g.astype(wider), reduction, native_ratio(wider)):
             assert all_inside(permitted, wide(np.asarray(order).astype(dtype)))
 
 
@@ -311,7 +312,7 @@ def test_native_losses_lie_inside(
     rng = random.Random(seed)
     x, y = (numbers(fmt, rng, s, *exponents(fmt, where)).astype(dtype) for s in pair)
     e, f = enclose(fmt, wide(x), wide(y))
-    permitted = mse.permitted_loss(e - f, reduction)
+    permitted = LOSS.permitted_loss(e - f, reduction)
     acc = np.float32 if dtype is np.float16 else dtype
     for inner, outer in itertools.product((dtype, acc, np.float64), (acc, np.float64)):
         if np.finfo(inner).nmant < np.finfo(dtype).nmant:
@@ -352,7 +353,7 @@ def test_a_narrower_operand_may_cast_then_sum_or_sum_then_cast(
     y = numbers(promoted, rng, (n,), -3, 3)
     g = np.array(2.0**scale)
     e, f, w = enclose(promoted, x, y, g)
-    permitted = mse.permitted_gradient(mse.vjp(e - f, w, "sum"), (1,), narrow)
+    permitted = permitted_gradient(LOSS.vjp(e - f, w, "sum"), (1,), narrow)
     terms = [2 * (Fraction(x[0]) - Fraction(v)) * Fraction(2) ** scale for v in y.tolist()]
     promoted_terms = [nearest(v, promoted) for v in terms]
     sum_then_cast = nearest(sum(map(Fraction, promoted_terms), Fraction(0)), narrow)
@@ -370,7 +371,7 @@ def test_cast_then_sum_differs_from_sum_then_cast_and_the_set_ends_near_them() -
     """Each of 64 terms 1 + 2^-12 loses 2^-12 in a cast to binary16: 64 against 64.015625."""
     term = 1 + 2.0**-12
     e, f, w = enclose(BINARY32, np.zeros(1), np.full(64, -term / 2), np.array(1.0))
-    permitted = mse.permitted_gradient(mse.vjp(e - f, w, "sum"), (1,), BINARY16)
+    permitted = permitted_gradient(LOSS.vjp(e - f, w, "sum"), (1,), BINARY16)
     assert all_inside(permitted, np.array([64.0]))
     assert all_inside(permitted, np.array([float(np.float16(64 * term))]))
     assert not permitted.contains(np.array([63.90625])).any()
@@ -388,7 +389,7 @@ def test_each_half_of_a_gradient_may_be_cast_by_itself(
     y = numbers(narrow, rng, (n,), narrow.emin, narrow.emin + 2)
     x = numbers(promoted, rng, (n,), narrow.emin - 8, narrow.emin + 2)
     e, f, w = enclose(promoted, x, y, np.array(1.0))
-    permitted = mse.permitted_gradient(-mse.vjp(e - f, w, "none"), (n,), narrow)
+    permitted = permitted_gradient(-LOSS.vjp(e - f, w, "none"), (n,), narrow)
     d = to_format(rational(y) - rational(x), promoted)
     half = to_format(rational(d), narrow)
     assert all_inside(permitted, to_format(2 * rational(half), narrow))
@@ -400,10 +401,10 @@ def test_two_casts_make_a_difference_of_one_subnormal_unit_and_no_more() -> None
     eta = BINARY16.eta
     d = np.array([936.3 * eta])
     e, f, w = enclose(BINARY32, to_format(rational(d), BINARY32), np.zeros(1), np.array(1.0))
-    permitted = mse.permitted_gradient(mse.vjp(e - f, w, "none"), (1,), BINARY16)
+    permitted = permitted_gradient(LOSS.vjp(e - f, w, "none"), (1,), BINARY16)
     assert (permitted.lower[0] / eta, permitted.upper[0] / eta) == (1872, 1874)
     (e, f, w) = enclose(BINARY32, np.array([2.0**-3 + 2.0**-20]), np.zeros(1), np.array(1.0))
-    normal = mse.permitted_gradient(mse.vjp(e - f, w, "none"), (1,), BINARY16)
+    normal = permitted_gradient(LOSS.vjp(e - f, w, "none"), (1,), BINARY16)
     assert (normal.lower[0], normal.upper[0]) == (0.25, 0.25 + 2.0**-12)
 
 
@@ -427,12 +428,12 @@ def test_wrong_formulas_lie_outside(fmt: Format) -> None:
     x, y = (np.abs(numbers(fmt, rng, (16,), 0, 2)) + sign for sign in (16.0, 1.0))
     x, y = to_format(rational(x), fmt), to_format(rational(y), fmt)
     e, f, w = enclose(fmt, x, y, np.array(3.0))
-    permitted = mse.permitted_gradient(mse.vjp(e - f, w, "mean"), (16,), fmt)
+    permitted = permitted_gradient(LOSS.vjp(e - f, w, "mean"), (16,), fmt)
     d = rational(x) - rational(y)
     assert all_inside(permitted, to_format(2 * d * 3 / 16, fmt))
     for name, v in mistaken(d, 3, 16).items():
         assert not permitted.contains(to_format(v, fmt)).any(), name
-    value = mse.permitted_loss(e - f, "mean")
+    value = LOSS.permitted_loss(e - f, "mean")
     right = sum(d * d) / Fraction(16)
     assert all_inside(value, to_format(right, fmt))
     for wrong in (right * 16, right * 16 / 15, right / 2, sum(abs(d)) / 16):
@@ -444,7 +445,7 @@ def test_a_single_elements_loss_is_its_square_within_two_roundings(fmt: Format) 
     x = float(nearest(Fraction(11, 10), fmt))
     for reduction in REDUCTIONS:
         (e, f) = enclose(fmt, np.array([x]), np.array([0.0]))
-        permitted = mse.permitted_loss(e - f, reduction)
+        permitted = LOSS.permitted_loss(e - f, reduction)
         exact = Fraction(x) ** 2
         width = Fraction(float(permitted.upper.ravel()[0])) - Fraction(
             float(permitted.lower.ravel()[0])
@@ -456,7 +457,7 @@ def test_a_single_elements_loss_is_its_square_within_two_roundings(fmt: Format) 
 @pytest.mark.parametrize("reduction", ["none", "sum"])
 def test_equal_operands_have_the_loss_zero_and_nothing_else(fmt: Format, reduction: str) -> None:
     e, f = enclose(fmt, np.array([1.5, -2.0]), np.array([1.5, -2.0]))
-    permitted = mse.permitted_loss(e - f, reduction)
+    permitted = LOSS.permitted_loss(e - f, reduction)
     assert all_inside(permitted, np.zeros(permitted.lower.shape))
     for v in (fmt.eta, -fmt.eta):
         assert not permitted.contains(np.full(permitted.lower.shape, v)).any()
@@ -467,7 +468,7 @@ def test_equal_operands_have_the_loss_zero_and_nothing_else(fmt: Format, reducti
 def test_no_loss_is_negative(fmt: Format, reduction: str) -> None:
     for scale in (0.0, fmt.eta, 1.0):
         e, f = enclose(fmt, scale * np.arange(3.0), np.zeros(3))
-        assert (mse.permitted_loss(e - f, reduction).lower >= 0).all()
+        assert (LOSS.permitted_loss(e - f, reduction).lower >= 0).all()
 
 
 # -- nothing --------------------------------------------------------------------------------------
@@ -477,7 +478,7 @@ def test_no_loss_is_negative(fmt: Format, reduction: str) -> None:
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 1, 2)])
 def test_the_mean_of_nothing_is_nan_only(fmt: Format, shape: tuple[int, ...]) -> None:
     e, f = enclose(fmt, np.zeros(shape), np.zeros(()))
-    permitted = mse.permitted_loss(e - f, "mean")
+    permitted = LOSS.permitted_loss(e - f, "mean")
     assert all_inside(permitted, np.array(math.nan))
     for v in (0.0, 1.0, -1.0, math.inf, -math.inf, fmt.omega):
         assert not permitted.contains(np.array(v)).any()
@@ -490,13 +491,13 @@ def test_the_sum_of_nothing_is_zero_and_its_gradients_are_empty_or_zero(
 ) -> None:
     e, f, w = enclose(fmt, np.zeros((0, 3)), np.zeros((1, 3)), np.array(1.0))
     if reduction == "sum":
-        permitted = mse.permitted_loss(e - f, reduction)
+        permitted = LOSS.permitted_loss(e - f, reduction)
         assert all_inside(permitted, np.array(0.0))
         assert not permitted.contains(np.array(fmt.eta)).any()
     g: Enclosure = w if reduction != "none" else w.broadcast_to((0, 3))
-    gradient = mse.vjp(e - f, g, reduction)
-    assert mse.permitted_gradient(gradient, (0, 3), fmt).lower.shape == (0, 3)
-    into_y = mse.permitted_gradient(-gradient, (1, 3), fmt)
+    gradient = LOSS.vjp(e - f, g, reduction)
+    assert permitted_gradient(gradient, (0, 3), fmt).lower.shape == (0, 3)
+    into_y = permitted_gradient(-gradient, (1, 3), fmt)
     assert all_inside(into_y, np.zeros((1, 3)))
     assert not into_y.contains(np.full((1, 3), fmt.eta)).any()
 
@@ -517,13 +518,13 @@ def test_specials_go_through_loss_and_gradient_as_in_ieee(
         e, f, w = enclose(fmt, wide(x), wide(y), wide(g))
         s = (x - y) ** 2
         want = s if reduction == "none" else s.sum() if reduction == "sum" else s.mean()
-        permitted = mse.permitted_loss(e - f, reduction)
+        permitted = LOSS.permitted_loss(e - f, reduction)
         assert all_inside(permitted, wide(want))
         certain = ~np.isfinite(wide(want))
         for probe in (0.0, 0.25, 1.0, 9.0):
             assert not (permitted.contains(np.full(np.shape(want), probe)) & certain).any()
-        gradient = mse.permitted_gradient(mse.vjp(e - f, w, reduction), (2,), fmt)
-        results = [wide(v) for v in mse.vjp_orders(x - y, g, reduction, native_ratio(dtype))]
+        gradient = permitted_gradient(LOSS.vjp(e - f, w, reduction), (2,), fmt)
+        results = [wide(v) for v in LOSS.orders(x - y, g, reduction, native_ratio(dtype))]
         for v in results:
             assert all_inside(gradient, v)
         never_finite = ~np.isfinite(np.stack(results)).any(axis=0)
@@ -548,7 +549,7 @@ def test_a_factor_that_is_no_number_may_follow_the_sum(
     y: tuple[float, ...], g: float, permitted: list[float]
 ) -> None:
     e, f, w = enclose(BINARY32, np.ones(1), np.array(y), np.array(g))
-    found = mse.permitted_with_factor(e - f, w, (1,), BINARY32)
+    found = LOSS.permitted_with_factor(e - f, w, (1,), BINARY32, 1)
     for probe in (math.inf, -math.inf, math.nan, 0.0, 6.0):
         wanted = any(probe == v or (v != v and probe != probe) for v in permitted)
         assert bool(found.contains(np.full(1, probe)).all()) == wanted, probe

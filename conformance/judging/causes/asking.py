@@ -22,6 +22,7 @@ from conformance.judging.observer import Given, Observer
 from conformance.judging.oracle import result_dtypes
 from conformance.judging.seen import Observation, Seen
 from reference.formats import Floats
+from reference.losses import LOSSES, Formula
 
 Indices = NDArray[np.int64]
 
@@ -132,6 +133,11 @@ class Subject:
     @property
     def reductions(self) -> tuple[str, ...]:
         return self.target.reductions
+
+    @property
+    def formula(self) -> Formula:
+        """What the loss of the target computes, its parameters at their defaults."""
+        return LOSSES[self.target.loss_of].formula
 
     def allows(self, case: Case) -> bool:
         return list(within(self.target, case)) == [case]

@@ -37,7 +37,6 @@ from conformance.judging.findings import Finding
 from conformance.judging.observer import Given, Raised
 from conformance.judging.oracle import result_dtypes
 from conformance.judging.seen import Seen
-from reference import mse
 from reference.formats import Floats
 
 
@@ -117,7 +116,7 @@ def incompatible(subject: Subject, finding: Finding) -> Cause | None:
             except Raised:  # as it should
                 continue
             for text, a, b in _combined(x.reshape(-1), y.reshape(-1)):
-                right = np.asarray(mse.loss(a, b, reduction))
+                right = np.asarray(subject.formula.value(a - b, reduction))
                 if isinstance(got, Seen) and right.size == got.values.size:
                     right = right.reshape(got.values.shape)
                 if is_near(got, right, dtype):

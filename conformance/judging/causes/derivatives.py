@@ -12,7 +12,6 @@ from conformance.judging.causes.asking import Subject, each, eighths, is_near, p
 from conformance.judging.findings import Finding
 from conformance.judging.observer import Given
 from conformance.judging.seen import Seen
-from reference import mse
 from reference.formats import Floats
 
 N = 7  # elements
@@ -94,7 +93,7 @@ def tangent(subject: Subject, finding: Finding) -> Cause | None:
     for reduction in subject.reductions:
         x, y, t = (eighths(N, k) for k in (1, 2, 3))
         for name, dx, dy in (("input", t, 0 * t), ("target", 0 * t, t)):
-            right = np.asarray(mse.jvp(x - y, dx - dy, reduction))
+            right = np.asarray(subject.formula.jvp(x - y, dx - dy, reduction))
             values = {"x": x, "y": y, "dx": dx, "dy": dy}
             given = {key: Given(v, dtype) for key, v in values.items()}
             seen = subject.ask("tangent", **given, functional=functional, reduction=reduction)
@@ -148,7 +147,9 @@ def mapped(subject: Subject, finding: Finding) -> Cause | None:
     for batch in (3, 5):
         x, y = (eighths(4 * batch, k).reshape(batch, 4) for k in (1, 2))
         found = subject.ask("mapped", x=Given(x, dtype), y=Given(y, dtype), reduction="mean")
-        if not is_near(found["result"], ((x - y) ** 2).mean(1) / batch, dtype):
+        if not is_near(
+            found["result"], subject.formula.value(x - y, "none").mean(1) / batch, dtype
+        ):
             return None
     return Cause("wrong_count", "Under vmap a mean is divided by the size of the whole batch.")
 

@@ -188,7 +188,7 @@ def _counts(t: Trial) -> Iterator[tuple[str, float]]:
 
 def reduced(t: Trial, _: float | None) -> Iterator[Variant]:
     if t.is_value and t.reduction == "none" and t.n:
-        squares = t.d * t.d
+        squares = t.terms
         for name, value in (("mean", squares.mean()), ("sum", squares.sum())):
             text = f"Without a reduction the result is the {name} of all elements."
             yield Variant("reduced", name, text, np.asarray(value))
@@ -197,7 +197,7 @@ def reduced(t: Trial, _: float | None) -> Iterator[Variant]:
 def not_reduced(t: Trial, _: float | None) -> Iterator[Variant]:
     if not t.is_value or t.reduction == "none" or not t.n:
         return
-    squares = t.d * t.d
+    squares = t.terms
     text = f"The {t.reduction} is not reduced: it is the elements, in shape {t.shape}."
     yield Variant("not_reduced", "elements", text, squares)
     if t.reduction == "mean":
@@ -268,7 +268,7 @@ def _other_values(t: Trial) -> Iterator[Variant]:
         text = f"{what(t)} is a root: it is the square root of what it should be."
         yield Variant("other_formula", "root", text, np.sqrt(t.right))
         if len(t.shape) > 1 and t.n:
-            rows = np.sqrt((t.d * t.d).reshape(t.shape[0], -1).sum(1))
+            rows = np.sqrt(t.terms.reshape(t.shape[0], -1).sum(1))
             text = "It adds up the Euclidean distances of rows, not their squares."
             total = rows.sum() if t.reduction == "sum" else rows.mean()
             yield Variant("other_formula", "rows", text, np.asarray(total))
@@ -281,14 +281,14 @@ def _other_gradients(t: Trial) -> Iterator[Variant]:
             text = f"{what(t)} is that of {name}, not of (x − y)²."
             yield Variant("other_formula", name, text, t.fold(terms), np.abs(t.fold(np.abs(terms))))
     for name, terms in (
-        ("|grad_output|", t.scale * t.d * np.abs(t.g)),
-        ("|x − y|", t.scale * np.abs(t.d) * t.g),
+        ("|grad_output|", t.slopes_of(t.d) * np.abs(t.g)),
+        ("|x − y|", np.abs(t.slopes_of(t.d)) * t.g),
     ):
         text = f"{what(t)} has lost a sign: it is made with {name}."
         values = t.fold(terms)
         yield Variant("other_formula", f"{name} in gradient", text, values, t.magnitude)
     if t.reduction != "none" and t.n:
-        root = np.sqrt(t.reduce(t.d * t.d))
+        root = np.sqrt(t.reduce(t.terms))
         text = f"{what(t)} is that of the root of the {t.reduction}."
         yield Variant("other_formula", "root", text, t.right / (2 * root), t.magnitude / (2 * root))
 
@@ -389,7 +389,7 @@ def _in_format(t: Trial, fmt: Format) -> Iterator[Variant]:
         if t.is_value:
             yield Variant("narrow_dtype", stage + name, text, t.reduce(d * d))
         else:
-            terms = t.scale * d * g
+            terms = t.slopes_of(d) * g
             yield Variant(
                 "narrow_dtype", stage + name, text, t.fold(terms), np.abs(t.fold(np.abs(terms)))
             )
@@ -398,7 +398,7 @@ def _in_format(t: Trial, fmt: Format) -> Iterator[Variant]:
             yield Variant("narrow_dtype", stage + name + "result", coarse, values)
     if t.is_value:
         text = f"Computed too coarsely: the squares are rounded to {name}."
-        yield Variant("narrow_dtype", "squares" + name, text, t.reduce(r(t.d * t.d)))
+        yield Variant("narrow_dtype", "squares" + name, text, t.reduce(r(t.terms)))
         d = r(r(x) - r(y))
         text = f"It is computed in {name}."
         yield Variant("narrow_dtype", "all" + name, text, r(t.reduce(r(d * d))))
@@ -409,7 +409,7 @@ def _in_format(t: Trial, fmt: Format) -> Iterator[Variant]:
 def narrow_accumulator(t: Trial, _: float | None) -> Iterator[Variant]:
     with np.errstate(all="ignore"):
         if t.is_value and t.reduction == "mean" and t.n:
-            total = t.rounded((t.d * t.d).sum())
+            total = t.rounded(t.terms.sum())
             text = f"The sum overflows in {t.dtype} before it is divided by n: too narrow for it."
             if np.isinf(total):
                 yield Variant("narrow_accumulator", "overflow", text, total / t.n)
@@ -434,11 +434,11 @@ def flushed_subnormals(t: Trial, _: float | None) -> Iterator[Variant]:
             if t.is_value:
                 yield Variant("flushed_subnormals", name, text, t.reduce(d * d))
             else:
-                terms = t.scale * d * t.g
+                terms = t.slopes_of(d) * t.g
                 yield Variant("flushed_subnormals", name, text, t.fold(terms))
         text = "Subnormal results are flushed to 0."
         if t.is_value:
-            squares = flush(t.rounded(t.d * t.d))
+            squares = flush(t.rounded(t.terms))
             yield Variant("flushed_subnormals", "squares", text, t.reduce(squares))
         else:
             yield Variant("flushed_subnormals", "results", text, flush(t.right))
@@ -461,7 +461,7 @@ def clamped(t: Trial, fitted: float | None) -> Iterator[Variant]:
             if not t.is_value:
                 text = f"{what(t)} is clipped to ±{figure(c)}."
                 yield Variant("clamped", "result", text, np.clip(t.right, -c, c), None, c)
-                terms = t.scale * np.clip(t.d, -c, c) * t.g
+                terms = t.slopes_of(np.clip(t.d, -c, c)) * t.g
                 text = f"Differences are limited to ±{figure(c)}."
                 size = np.abs(t.fold(np.abs(terms)))
                 yield Variant("clamped", "d", text, t.fold(terms), size, c)
@@ -470,7 +470,7 @@ def clamped(t: Trial, fitted: float | None) -> Iterator[Variant]:
             text = f"Differences are limited to ±{figure(c)}."
             yield Variant("clamped", "d", text, t.reduce(d * d), None, c)
             text = f"Squares are limited to {figure(c)}."
-            yield Variant("clamped", "s", text, t.reduce(np.minimum(t.d * t.d, c)), None, c)
+            yield Variant("clamped", "s", text, t.reduce(np.minimum(t.terms, c)), None, c)
 
 
 def nonfinite_masked(t: Trial, _: float | None) -> Iterator[Variant]:
@@ -482,7 +482,7 @@ def nonfinite_masked(t: Trial, _: float | None) -> Iterator[Variant]:
 
 
 def _masked_value(t: Trial) -> Iterator[Variant]:
-    s = t.rounded(t.d * t.d)
+    s = t.rounded(t.terms)
     omega = t.fmt.omega
     x, y = (np.nan_to_num(v, nan=0.0, posinf=np.inf, neginf=-np.inf) for v in (t.x, t.y))
     bounded = [np.nan_to_num(v, nan=np.nan, posinf=omega, neginf=-omega) for v in (t.x, t.y)]
@@ -505,7 +505,7 @@ def _masked_value(t: Trial) -> Iterator[Variant]:
 
 
 def _masked_gradient(t: Trial) -> Iterator[Variant]:
-    terms = t.rounded(t.scale * t.d * t.g)
+    terms = t.rounded(t.slopes_of(t.d) * t.g)
     omega = t.fmt.omega
     g = np.broadcast_to(t.g, t.shape)
     finite = np.nan_to_num(t.g, nan=0.0, posinf=0.0, neginf=0.0)
@@ -513,7 +513,7 @@ def _masked_gradient(t: Trial) -> Iterator[Variant]:
         ("a NaN in the gradient becomes 0", np.where(np.isnan(terms), 0.0, terms)),
         ("an infinite gradient becomes the largest number", np.clip(terms, -omega, omega)),
         ("what is not finite in the gradient becomes 0", np.where(np.isfinite(terms), terms, 0.0)),
-        ("NaN and infinities in grad_output count as 0", t.scale * t.d * finite),
+        ("NaN and infinities in grad_output count as 0", t.slopes_of(t.d) * finite),
         ("where grad_output is 0 the gradient is 0, be d infinite", np.where(g == 0, 0.0, terms)),
         ("where x = y the gradient is 0, be they infinite", np.where(t.x == t.y, 0.0, terms)),
         ("a NaN difference has no gradient", np.where(np.isnan(t.d), 0.0, terms)),
@@ -553,7 +553,7 @@ def grad_output_taken(t: Trial, _: float | None) -> Iterator[Variant]:
 
     def made(id: str, key: str, text: str, g: Floats) -> Variant:
         with np.errstate(all="ignore"):
-            terms = t.scale * d * g
+            terms = t.slopes_of(d) * g
         return Variant(id, key, text, t.fold(terms), np.abs(t.fold(np.abs(terms))))
 
     ones = np.ones(())
@@ -581,7 +581,7 @@ def grad_output_taken(t: Trial, _: float | None) -> Iterator[Variant]:
 def broadcast_gradient(t: Trial, _: float | None) -> Iterator[Variant]:
     if t.is_value or not t.n or t.operand.shape == t.shape:
         return
-    shape, whole = t.operand.shape, np.broadcast_to(t.scale * t.d * t.g, t.shape) * t.sign
+    shape, whole = t.operand.shape, np.broadcast_to(t.slopes_of(t.d) * t.g, t.shape) * t.sign
     sizes = (1,) * (len(t.shape) - len(shape)) + shape
     axes = tuple(k for k, n in enumerate(sizes) if n != t.shape[k])
     kept = whole.sum(axes, keepdims=True)

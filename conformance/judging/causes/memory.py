@@ -30,9 +30,10 @@ from conformance.judging.causes.asking import (
     strided,
 )
 from conformance.judging.causes.trials import Trial, trials
+from conformance.judging.oracle import loss_of
 from conformance.judging.seen import Seen
-from reference import mse
 from reference.formats import Floats
+from reference.reductions import unbroadcast
 
 FEW = 200  # elements: of larger tensors only some are tried
 HEIGHT = 16.0  # of an impulse: its square is exact in every dtype
@@ -207,7 +208,12 @@ def _predicted(case: Case, aspect: str, x: Floats, y: Floats) -> Iterator[tuple[
     if aspect == "value" and case.reduction == "none" and case.input.shape == case.shape:
         spot = place(case.input.layout, case.shape)
         order = sorted(range(len(case.shape)), key=lambda k: spot.strides[k], reverse=True)
-        squares = (d * d).reshape([case.shape[k] for k in order]).transpose(np.argsort(order))
+        squares = (
+            loss_of(case)
+            .formula.value(d, "none")
+            .reshape([case.shape[k] for k in order])
+            .transpose(np.argsort(order))
+        )
         text = "The result is written in order of dimensions, into memory laid out as the input."
         yield "strides_ignored", text, squares
 
@@ -217,16 +223,12 @@ def _inside(index: Indices, line: Floats) -> bool:
 
 
 def _result(case: Case, aspect: str, d: Floats) -> Floats:
-    n = max(math.prod(case.shape), 1)
+    formula = loss_of(case).formula
     if aspect == "value":
-        squares = d * d
-        if case.reduction == "none":
-            return squares
-        return np.asarray(squares.sum() / (n if case.reduction == "mean" else 1))
+        return np.asarray(formula.value(d, case.reduction))
     sign = -1.0 if aspect == "gradient.target" else 1.0
     operand = case.target if sign < 0 else case.input
-    scale = 2 / n if case.reduction == "mean" else 2.0
-    return np.asarray(sign * scale * mse.unbroadcast(d, operand.shape))
+    return np.asarray(sign * unbroadcast(formula.vjp(d, 1.0, case.reduction), operand.shape))
 
 
 def _near(got: Floats, values: Floats, case: Case) -> bool:
@@ -293,8 +295,8 @@ def _explains(t: Trial, weights: Floats) -> bool:
     weight = weights.reshape(t.shape)
     with np.errstate(all="ignore"):
         if t.is_value:
-            return t.matches(t.reduce(np.broadcast_to(t.d * t.d, t.shape) * weight))
-        terms = t.scale * t.d * t.g * weight
+            return t.matches(t.reduce(np.broadcast_to(t.terms, t.shape) * weight))
+        terms = t.slopes_of(t.d) * t.g * weight
         return t.matches(t.fold(terms), t.magnitude)
 
 

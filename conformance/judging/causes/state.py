@@ -24,7 +24,6 @@ from conformance.judging.causes.asking import (
 from conformance.judging.findings import Finding
 from conformance.judging.observer import Given
 from conformance.judging.seen import Seen
-from reference import mse
 from reference.formats import Floats
 
 Pair = tuple[Floats, Floats]
@@ -53,8 +52,8 @@ def results(
     return each(found, "results", len(calls))
 
 
-def right_of(pair: Pair, reduction: str) -> Floats:
-    return np.asarray(mse.loss(*pair, reduction))
+def right_of(subject: Subject, pair: Pair, reduction: str) -> Floats:
+    return np.asarray(subject.formula.value(pair[0] - pair[1], reduction))
 
 
 # --- answers that are given again, or added up
@@ -72,7 +71,7 @@ def stale(subject: Subject, finding: Finding) -> Cause | None:
 
 def _stale(subject: Subject, dtype: str, reduction: str, n: int) -> Cause | None:
     pairs = pairs_of(n, 4)
-    rights = [right_of(pair, reduction) for pair in pairs]
+    rights = [right_of(subject, pair, reduction) for pair in pairs]
 
     def given_again(got: Any, old: int, new: int) -> bool:
         """Whether the answer for the pair ``old`` came for the pair ``new``."""
@@ -113,8 +112,8 @@ def _ignores_order(subject: Subject, pair: Pair, reduction: str, dtype: str) -> 
     x, y = pair
     moved = np.roll(x, 1), y
     _, again = results(subject, [pair, moved], [(0, reduction), (1, reduction)], dtype)
-    right = right_of(pair, reduction)
-    differs = not np.isclose(right_of(moved, reduction), right, rtol=0.1)
+    right = right_of(subject, pair, reduction)
+    differs = not np.isclose(right_of(subject, moved, reduction), right, rtol=0.1)
     return differs and is_near(again, right, dtype)
 
 
@@ -126,11 +125,11 @@ def _kept_reduction(subject: Subject, dtype: str) -> Cause | None:
             n = 53 + 2 * number
             pair = eighths(n, 1), eighths(n, 2)
             seen = results(subject, [pair], [(0, first), (0, other)], dtype)
-            if not all(is_near(got, right_of(pair, first), dtype) for got in seen):
+            if not all(is_near(got, right_of(subject, pair, first), dtype) for got in seen):
                 continue
             pair = eighths(n + 10, 1), eighths(n + 10, 2)
             (fresh,) = results(subject, [pair], [(0, other)], dtype)
-            if is_near(fresh, right_of(pair, other), dtype):
+            if is_near(fresh, right_of(subject, pair, other), dtype):
                 text = f"The reduction of the first call on a shape ({first}) is kept for all."
                 return Cause("stale_cache", text)
     return None
@@ -146,7 +145,7 @@ def _kept_count(subject: Subject, dtype: str) -> Cause | None:
     ):
         if not isinstance(got, Seen) or got.values.shape != () or not float(got.values):
             return None
-        counts.append(float(right_of(pair, "sum")) / float(got.values))
+        counts.append(float(right_of(subject, pair, "sum")) / float(got.values))
     few = 32 * FORMAT_OF[dtype].u
     if counts[0] > 1.5 and all(math.isclose(c, counts[0], rel_tol=few) for c in counts):
         text = f"The mean is divided by {counts[0]:.4g} whatever n is: a count of an earlier call."

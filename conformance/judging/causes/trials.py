@@ -15,10 +15,11 @@ from conformance.cases.plans import with_shapes
 from conformance.cases.values import FORMAT_OF, elements
 from conformance.judging.causes.asking import Subject
 from conformance.judging.checks import judge_observation
-from conformance.judging.oracle import result_dtypes
+from conformance.judging.oracle import loss_of, result_dtypes
 from conformance.judging.seen import Observation, Seen
-from reference import mse
 from reference.formats import BINARY32, Floats, Format, round_nearest
+from reference.losses.formula import Formula
+from reference.reductions import divisor, unbroadcast
 
 PLAIN = frozenset({"one", "integers", "ordinary", "zero", "negative", "constant", "ramp", "table"})
 LARGEST = 2**18  # elements: larger cases are too slow to try again and again
@@ -103,36 +104,50 @@ class Trial:
     def rounded(self, v: Floats, fmt: Format | None = None) -> Floats:
         return round_nearest(v, fmt or self.fmt)
 
+    @functools.cached_property
+    def formula(self) -> Formula:
+        return loss_of(self.case).formula
+
+    @functools.cached_property
+    def terms(self) -> Floats:
+        """What is added up."""
+        return np.asarray(self.formula.value(self.d, "none"))
+
+    def slopes_of(self, d: Floats) -> Floats:
+        """The gradient of differences ``d``, but for ``grad_output``."""
+        return np.asarray(self.formula.vjp(d, 1.0, "none") / divisor(self.shape, self.reduction))
+
     # -- from elements to what should come back
 
-    def reduce(self, squares: Floats) -> Floats:
-        """The value with these squares."""
+    def reduce(self, terms: Floats) -> Floats:
+        """The value with these terms."""
         if self.reduction == "none":
-            return squares
-        total = squares.sum()
+            return terms
+        total = terms.sum()
         return np.asarray(total if self.reduction == "sum" else total / max(self.n, 1))
 
     @property
     def scale(self) -> float:
+        """What the gradient of a square is times d·g."""
         return 2.0 / max(self.n, 1) if self.reduction == "mean" else 2.0
 
     def fold(self, gradient: Floats) -> Floats:
         """The operand's gradient, from the input's over the broadcast shape."""
         whole = np.broadcast_to(gradient, self.shape)
-        return np.asarray(self.sign * mse.unbroadcast(whole, self.operand.shape))
+        return np.asarray(self.sign * unbroadcast(whole, self.operand.shape))
 
     @functools.cached_property
     def right(self) -> Floats:
         if self.is_value:
-            return self.reduce(self.d * self.d)
-        return self.fold(self.scale * self.d * self.g)
+            return self.reduce(self.terms)
+        return self.fold(self.slopes_of(self.d) * self.g)
 
     @functools.cached_property
     def magnitude(self) -> Floats:
         """The right answer, had all its terms one sign: what roundings are relative to."""
         if self.is_value:
             return self.right
-        return np.abs(self.fold(np.abs(self.scale * self.d * self.g)))
+        return np.abs(self.fold(np.abs(self.slopes_of(self.d) * self.g)))
 
     @functools.cached_property
     def slack(self) -> float:

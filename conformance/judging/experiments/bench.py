@@ -23,9 +23,9 @@ from conformance.judging.checks import number
 from conformance.judging.evidence import BadEvidence, Evidence
 from conformance.judging.observer import Given, Observer, Outside, Raised
 from conformance.judging.seen import Seen
-from reference import mse
 from reference.bounds import slack
 from reference.formats import Floats, Format, round_nearest
+from reference.losses.formula import Formula
 
 T = TypeVar("T")
 Messages = Iterator[str]
@@ -40,13 +40,15 @@ _POWERS = np.array([sign * 2.0**exponent for exponent in range(-2, 3) for sign i
 class Bench:
     """One target, behind its observer, one dtype, one seed.
 
-    ``announced``: what a call is called where it ends the observer. ``turn``: what
-    :func:`shared_out` has handed out and is at work on, of which other dtypes have no part.
+    ``formula``: what its loss computes. ``announced``: what a call is called where it ends the
+    observer. ``turn``: what :func:`shared_out` has handed out and is at work on, of which other
+    dtypes have no part.
     """
 
     observer: Observer
     dtype: str
     seed: int
+    formula: Formula
     announced: str = ""
     turn: list[object] = field(default_factory=list)
 
@@ -185,9 +187,18 @@ def deviation_of_loss(
     bench: Bench, what: str, got: Any, x: Given, y: Given, reduction: str
 ) -> Messages:
     """A message where ``got`` is not the loss of ``x`` and ``y``."""
-    d = x.values - y.values
-    exact = np.asarray(mse.loss(x.values, y.values, reduction))
-    yield from deviation(bench, what, got, exact, exact, d.size)
+    yield from deviation_of_value(bench, what, got, x.values - y.values, reduction)
+
+
+def deviation_of_value(
+    bench: Bench, what: str, got: Any, d: Floats, reduction: str, terms: int | None = None
+) -> Messages:
+    """A message where ``got`` is not the loss of operands that differ by ``d``.
+
+    ``terms``: how many are added up, where these are not all.
+    """
+    exact, size = (np.asarray(f(d, reduction)) for f in (bench.formula.value, bench.formula.size))
+    yield from deviation(bench, what, got, exact, size, d.size if terms is None else terms)
 
 
 def deviation_of_both(
@@ -203,9 +214,10 @@ def deviation_of_both(
 
     By input, with a ``grad_output`` of 1.
     """
-    exact = np.asarray(mse.loss(x, y, reduction))
-    yield from deviation(bench, f"{where} the result ({reduction})", result, exact, exact, x.size)
-    slope = 2 * (x - y) / (x.size if reduction == "mean" else 1)
+    yield from deviation_of_value(
+        bench, f"{where} the result ({reduction})", result, x - y, reduction
+    )
+    slope = bench.formula.vjp(x - y, 1.0, reduction)
     yield from deviation(bench, f"{where} the gradient ({reduction})", gradient, slope, abs(slope))
 
 

@@ -62,7 +62,7 @@ def _gradient(bench: Bench) -> Messages:
     rows[0] = 1
     x = bench.made(np.zeros(2), needs=True)
     got = bench.ask("plain.trained", x=x, y=bench.made(rows), reduction=reduction)["gradient"]
-    exact = -2 * rows.sum(axis=0) / (rows.size if reduction == "mean" else 1)
+    exact = -bench.formula.vjp(rows, 1.0, reduction).sum(axis=0)
     text = f"the gradient of an input of (2,) beside {rows.shape} ({reduction})"
     yield from deviation(bench, text, got, exact, abs(exact), len(rows))
     if bench.dtype in WIDER:
@@ -75,6 +75,6 @@ def _of_many_rows(bench: Bench, reduction: str) -> Messages:
     row = bench.made(round_nearest(np.full(2, 0.1), bench.fmt))
     x = bench.made(np.zeros(2), needs=True)
     seen = bench.ask("broadcasting.many_rows", x=x, row=row, rows=n, reduction=reduction)
-    exact = -2 * n * row.values / (2 * n if reduction == "mean" else 1)
+    exact = -n * bench.formula.vjp(row.values, 1.0, "sum") / (2 * n if reduction == "mean" else 1)
     text = f"the gradient of an input of (2,) beside ({n}, 2) ({reduction})"
     yield from deviation(bench, text, seen["gradient"], exact, abs(exact), n)

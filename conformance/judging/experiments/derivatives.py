@@ -19,8 +19,8 @@ from conformance.judging.experiments.bench import (
     two_dtypes,
 )
 from conformance.judging.seen import Seen
-from reference import mse
 from reference.formats import Floats, round_nearest
+from reference.reductions import unbroadcast
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 NAMES = ("input", "target")
@@ -122,23 +122,18 @@ def _second(
         second = found.items_of("second")
         sign = -1 if k else 1
         spread = np.broadcast_to(w, d.shape)
-        exact = mse.second_vjp(d, g, sign * spread, reduction)
-        bound = mse.second_vjp(_magnitude(x, y), abs(g), abs(spread), reduction)
+        exact = bench.formula.second_vjp(d, g, sign * spread, reduction)
+        bound = bench.formula.second_vjp_size(d, g, spread, reduction)
         if wanted == "grad_output":
             text = f"∂/∂grad_output of the gradient of {name} ({reduction})"
             yield from deviation(bench, text, second[wanted], exact[1], bound[1], d.size)
             continue
         for operand in names:
             j = NAMES.index(operand)
-            value = mse.unbroadcast((-1 if j else 1) * exact[0], shapes[j])
-            size = mse.unbroadcast(bound[0], shapes[j])
+            value = unbroadcast((-1 if j else 1) * exact[0], shapes[j])
+            size = unbroadcast(bound[0], shapes[j])
             text = f"∂/∂{operand} of the gradient of {name} ({reduction}, {shapes})"
             yield from deviation(bench, text, second[operand], value, size, d.size)
-
-
-def _magnitude(x: Floats, y: Floats) -> Floats:
-    """|d|: exact in every format, as the elements are multiples of 1/8."""
-    return np.asarray(abs(x - y))
 
 
 def _by_expanded(bench: Bench) -> Messages:
@@ -148,7 +143,7 @@ def _by_expanded(bench: Bench) -> Messages:
     operands = {"x": bench.made(x, needs=True), "y": bench.made(y), "w": bench.made(w)}
     half = bench.made(np.asarray(0.5), needs=True)
     seen = bench.ask("derivatives.by_expanded", **operands, half=half, reduction="none")
-    exact = mse.jvp(x - y, w, "none")
+    exact = bench.formula.jvp(x - y, w, "none")
     what = "∂/∂grad_output, which is expanded, of the gradient of input (none)"
     yield from deviation(bench, what, seen["second"], exact, abs(exact))
 
@@ -163,9 +158,10 @@ def _grad_output_changed(bench: Bench, reduction: str) -> Messages:
     seen = bench.ask("derivatives.grad_output_changed", **operands, **along, reduction=reduction)
     if seen["second"] is None:
         return
-    exact = np.broadcast_to(mse.second_vjp(x - y, g, w, reduction)[0], x.shape)
+    exact = bench.formula.second_vjp(x - y, g, w, reduction)[0]
+    bound = bench.formula.second_vjp_size(x - y, g, w, reduction)[0]
     text = f"after grad_output.mul_(3) the second derivative ({reduction})"
-    yield from deviation(bench, text, seen["second"], exact, abs(exact), x.size)
+    yield from deviation(bench, text, seen["second"], exact, bound, x.size)
 
 
 def _second_beside_nan(bench: Bench) -> Messages:
@@ -177,23 +173,25 @@ def _second_beside_nan(bench: Bench) -> Messages:
     along = {"g": bench.made(g), "w": bench.made(np.ones((2, 3)))}
     seen = bench.ask("derivatives.second", **operands, **along, reduction="none")
     second = seen.items_of("second").tensor("input")
-    if not np.array_equal(np.isnan(second.values), np.isnan(g)):
+    curved = bench.formula.second_vjp(x - y, 1.0, 1.0, "none")[0] != 0
+    if not np.array_equal(np.isnan(second.values)[curved], np.isnan(g)[curved]):
         yield "the second derivative hides that grad_output is NaN, or spreads it (none)"
 
 
 def _of_alias(bench: Bench, reduction: str) -> Messages:
-    """L(x, x.detach()) is 0, and so is its gradient; the second derivative is 2·w/n."""
+    """L(x, x.detach()) is 0, and so is its gradient; the second derivative is ℓ″(0)·w/n."""
     values, w = eighths(bench, (5,), 1), eighths(bench, (5,), 2)
     x = bench.made(values, needs=True)
     settings = {"reduction": reduction, "detached": True}
     seen = bench.ask("derivatives.second_of_alias", x=x, w=bench.made(w), **settings)
     text = f"the second derivative of the loss of a tensor and its detached self ({reduction})"
-    exact = np.broadcast_to(mse.second_vjp(values, np.ones(()), w, reduction)[0], x.shape)
-    yield from deviation(bench, text, seen["second"], exact, abs(exact))
+    exact = bench.formula.second_vjp(0 * values, 1.0, w, reduction)[0]
+    bound = bench.formula.second_vjp_size(0 * values, 1.0, w, reduction)[0]
+    yield from deviation(bench, text, seen["second"], exact, bound)
 
 
 def _of_itself(bench: Bench, reduction: str) -> Messages:
-    """L(x, x) is 0 wherever x is, and so are all of its derivatives: four terms ±2·w/n cancel.
+    """L(x, x) is 0 wherever x is, and so are all of its derivatives: four terms ±ℓ″(0)·w/n cancel.
 
     None where the gradient is a constant, and 0 by gradient.same_tensor, or does not depend on x.
     """
@@ -203,7 +201,7 @@ def _of_itself(bench: Bench, reduction: str) -> Messages:
     seen = bench.ask("derivatives.second_of_alias", x=x, w=bench.made(w), **settings)
     if seen["second"] is not None:
         text = f"the second derivative of the loss of a tensor and itself ({reduction})"
-        each = mse.second_vjp(values, np.ones(()), abs(w), reduction)[0]
+        each = bench.formula.second_vjp_size(0 * values, 1.0, w, reduction)[0]
         yield from deviation(bench, text, seen["second"], np.zeros(5), 4 * each)
 
 
@@ -230,8 +228,8 @@ def _second_of_two_dtypes(
             yield f"{text} is detached: it has no second derivative"
             return
         d = values[0] - values[1]
-        exact = mse.second_vjp(d, np.ones(()), -w if k else w, reduction)[0]
-        exact = np.broadcast_to(exact, d.shape)
+        exact = bench.formula.second_vjp(d, 1.0, -w if k else w, reduction)[0]
+        bound = bench.formula.second_vjp_size(d, 1.0, w, reduction)[0]
         for operand in names:
             j = NAMES.index(operand)
             what = f"∂/∂{operand} of {text}"
@@ -240,7 +238,7 @@ def _second_of_two_dtypes(
                 yield f"{what} is {brief(got)}"
                 return
             seen = rounded(got, rough)
-            yield from deviation(rough, what, seen, -exact if j else exact, abs(exact))
+            yield from deviation(rough, what, seen, -exact if j else exact, bound)
 
 
 @experiment("autograd.composed")
@@ -255,38 +253,37 @@ def _composed(bench: Bench) -> Messages:
 
 
 def _loss_squared(bench: Bench, reduction: str, x: Floats, y: Floats, w: Floats) -> Messages:
-    """The Hessian of Σ L² times w is 2·B(d, t) + B(w, 2·L), with B(a, b) the vjp and t its jvp."""
-
-    def hessian_product(d: Floats, w: Floats) -> Floats:
-        value = mse.loss(d, np.zeros_like(d), reduction)
-        tangent = mse.jvp(d, w, reduction)
-        through = mse.second_vjp(d, 2 * tangent, d, reduction)[0]  # 2·t·∂L/∂x
-        return np.asarray(through + mse.second_vjp(d, 2 * value, w, reduction)[0])
-
+    """The Hessian of Σ L² times w is 2·t·∂L/∂x + 2·L·∂²L/∂x²·w, with t the jvp along w."""
     operands = {"x": bench.made(x, needs=True), "y": bench.made(y), "w": bench.made(w)}
     seen = bench.ask("derivatives.second_of_squared_loss", **operands, reduction=reduction)
     text = f"the second derivative of Σ L² along a vector ({reduction})"
-    d = x - y
-    exact, bound = hessian_product(d, w), hessian_product(abs(d), abs(w))
+    d, f = x - y, bench.formula
+    value, tangent = f.value(d, reduction), f.jvp(d, w, reduction)
+    exact = f.vjp(d, 2 * tangent, reduction) + f.second_vjp(d, 2 * value, w, reduction)[0]
+    value, tangent = f.size(d, reduction), f.jvp_size(d, w, reduction)
+    bound = f.vjp_size(d, 2 * tangent, reduction) + f.second_vjp_size(d, 2 * value, w, reduction)[0]
     yield from deviation(bench, text, seen["second"], exact, 2 * bound, d.size)
 
 
 def _of_square(
     bench: Bench, reduction: str, x: Floats, y: Floats, w: Floats, operand: str
 ) -> Messages:
-    """The Hessian of Σ L(x², y), or of Σ L(y, x²), times w is (8x² + 4(x² − y))·w, over n.
+    """The Hessian of Σ L(x², y), or of Σ L(y, x²), times w is (4x²·ℓ″ + 2·ℓ′)·w, over n.
 
-    The derivative of that, times w again, is 24·x·w². Some may stop there, and raise.
+    The derivative of that, times w again, is 12·x·ℓ″·w². Some may stop there, and raise.
     """
-    n = x.size if reduction == "mean" else 1
+    d, f = x * x - y, bench.formula
     operands = {"x": bench.made(x, needs=True), "y": bench.made(y), "w": bench.made(w)}
     settings = {"reduction": reduction, "operand": NAMES.index(operand)}
     seen = bench.ask("derivatives.third_through_square", **operands, **settings)
-    exact = (8 * x * x + 4 * (x * x - y)) * w / n
-    bound = (12 * x * x + 4 * abs(y)) * abs(w) / n
+    exact = f.second_vjp(d, 4 * x * x, w, reduction)[0] + f.vjp(d, 2 * w, reduction)
+    bound = f.second_vjp_size(d, 4 * x * x, w, reduction)[0] + f.vjp_size(
+        x * x + abs(y), 2 * w, reduction
+    )
     text = f"derivative by x, where {operand} is x², along a vector ({reduction})"
     yield from deviation(bench, f"the second {text}", seen["second"], exact, bound, x.size)
     if seen["third"] is None:
         return  # that there is no third derivative is said
-    exact = 24 * x * w * w / n
-    yield from deviation(bench, f"the third {text}", seen["third"], exact, abs(exact), x.size)
+    exact = f.second_vjp(d, 12 * x, w * w, reduction)[0]
+    bound = f.second_vjp_size(d, 12 * x, w * w, reduction)[0]
+    yield from deviation(bench, f"the third {text}", seen["third"], exact, bound, x.size)

@@ -15,6 +15,7 @@ from conformance.judging.experiments.bench import (
     close,
     deviation,
     deviation_of_loss,
+    deviation_of_value,
     experiment,
     same_bits,
     several,
@@ -22,7 +23,6 @@ from conformance.judging.experiments.bench import (
 )
 from conformance.judging.observer import Given
 from conformance.judging.seen import Seen
-from reference import mse
 from reference.formats import Floats
 
 CALLERS = 4
@@ -107,29 +107,28 @@ def _many_by_threads(bench: Bench) -> Messages:
     for many, reduction in shared_out(bench, (5,)):
         if reduction == "none":
             continue
-        exact = np.asarray(mse.loss(values, np.zeros(LARGE), reduction))
         for threads in (1, many):
             what = {"reduction": reduction, "threads": threads}
             seen = bench.ask("determinism.with_threads", x=x, y=y, **what)
             text = f"with {threads} threads the result of {LARGE} elements ({reduction})"
-            found = list(deviation(bench, text, seen["result"], exact, exact, LARGE))
+            found = list(deviation_of_value(bench, text, seen["result"], values, reduction))
             if found and threads == 1:
                 break  # wrong at this size: other clauses say so
             yield from found
 
 
 def _by_threads(bench: Bench, values: Floats, reduction: str) -> Messages:
-    n, both = values.size, bench.claims("target_gradient")
+    both = bench.claims("target_gradient")
     x, y = bench.made(values, needs=True), bench.made(np.zeros_like(values), needs=both)
-    exact = np.asarray(mse.loss(values, np.zeros_like(values), reduction))
-    gradient = 2 * values / (n if reduction == "mean" else 1)
+    gradient = bench.formula.vjp(values, 1.0, reduction)
     for threads in (1, 2, 5, MANY):
         what = {"reduction": reduction, "threads": threads}
         seen = bench.ask("determinism.with_threads", x=x, y=y, **what)
         got = several(seen, "gradients", 1 + both)
         text = f"with {threads} threads the"
         result = seen["result"]
-        found = [*deviation(bench, f"{text} result ({reduction})", result, exact, exact, n)]
+        what_of = f"{text} result ({reduction})"
+        found = [*deviation_of_value(bench, what_of, result, values, reduction)]
         for name, one, sign in zip(("input", "target"), got, (1, -1), strict=False):
             what_of = f"{text} gradient of {name} ({reduction})"
             found += deviation(bench, what_of, one, sign * gradient, gradient)
@@ -199,7 +198,7 @@ def _wrong(bench: Bench, shape: Shape, reduction: str, rows: int, callers: int, 
 def _right(bench: Bench, outcome: Evidence, x: Given, y: Given, reduction: str) -> bool:
     """Whether a result and its gradients are those of ``x`` and ``y``."""
     result, *gradients = several(outcome, "got", 2 + bench.claims("target_gradient"))
-    exact = 2 * (x.values - y.values) / (x.values.size if reduction == "mean" else 1)
+    exact = bench.formula.vjp(x.values - y.values, 1.0, reduction)
     few, least = 16 * bench.fmt.u, bench.fmt.eta
     close_to = all(
         isinstance(got, Seen)
@@ -230,7 +229,11 @@ def _of_numbers(bench: Bench, reduction: str, callers: int, calls: int) -> tuple
     text = f"called from {CALLERS} threads at once the result of {LARGE} elements ({reduction})"
     found: list[str] = []
     for k, number in enumerate(numbers):
-        exact = np.asarray(number**2 * (LARGE if reduction == "sum" else 1))
+        times = LARGE if reduction == "sum" else 1
+        exact, size = (
+            np.asarray(times * f(np.full(1, number), "sum"))
+            for f in (bench.formula.value, bench.formula.size)
+        )
         for got in several(seen, str(k), calls):
-            found += deviation(bench, text, got, exact, exact, LARGE)
+            found += deviation(bench, text, got, exact, size, LARGE)
     return found, seen.number("seconds")

@@ -19,7 +19,6 @@ from conformance.judging.experiments.bench import (
 )
 from conformance.judging.observer import Given, Raised
 from conformance.judging.seen import Seen
-from reference import mse
 from reference.enclosure import enclosed
 
 
@@ -95,19 +94,19 @@ def _unsupported(bench: Bench) -> Messages:
         settings = {"kinds": kinds, "reductions": list(bench.reductions)}
         seen = bench.ask("dtypes.of_kinds", x=x, y=y, **settings)
         whole = all("int" in kind or kind == "bool" for kind in kinds)
-        exact = (_meant(x, kinds[0]) - _meant(y, kinds[1])) ** 2
+        d = _meant(x, kinds[0]) - _meant(y, kinds[1])
         for reduction in bench.reductions:
             attempt = seen.items_of(reduction)
-            wanted = {"none": exact, "sum": exact.sum(), "mean": exact.mean()}[reduction]
+            wanted = bench.formula.value(d, reduction)
             if "got" not in attempt or np.array_equal(_numbers(attempt), wanted):
                 continue
-            if not (whole and _is_rounded(attempt, x, y, reduction)):
+            if not (whole and _is_rounded(bench, attempt, x, y, reduction)):
                 text = f"operands of torch.{kinds[0]} and torch.{kinds[1]} ({reduction})"
                 shown = np.real_if_close(wanted).tolist()
                 yield f"{text} gave {_told(attempt)}, not {shown}, and no error"
 
 
-def _is_rounded(attempt: Evidence, x: Given, y: Given, reduction: str) -> bool:
+def _is_rounded(bench: Bench, attempt: Evidence, x: Given, y: Given, reduction: str) -> bool:
     """Whether two integer operands gave what converting them to the result's dtype permits.
 
     That is float32 or wider: nobody who hands in integers asks for a half.
@@ -117,7 +116,7 @@ def _is_rounded(attempt: Evidence, x: Given, y: Given, reduction: str) -> bool:
         return False
     fmt = FORMAT_OF[attempt.items_of("got").text("dtype")]
     d = enclosed(fmt, x.values, exact=False) - enclosed(fmt, y.values, exact=False)
-    permitted = mse.permitted_loss(d, reduction)
+    permitted = bench.formula.value(d, reduction).rounded(fmt)
     return numbers.shape == permitted.lower.shape and bool(permitted.contains(numbers.real).all())
 
 

@@ -11,12 +11,11 @@ from conformance.judging.experiments.bench import (
     Bench,
     Messages,
     brief,
-    deviation,
     deviation_of_loss,
+    deviation_of_value,
     eighths,
     experiment,
 )
-from reference import mse
 from reference.formats import round_nearest
 
 PLACES = ("target", "input")
@@ -45,6 +44,20 @@ def _reduction(bench: Bench) -> Messages:
         if "got" in attempt:
             what = f"a module with reduction='meen' gave {brief(attempt['got'])}"
             yield f"{what} instead of an error"
+
+
+@experiment("errors.parameter")
+def _parameter(bench: Bench) -> Messages:
+    """Those that torch refuses; each in turn with a reduction and operands that do not need it."""
+    x, y = bench.tensor((3,), 1).leaf(), bench.tensor((3,), 2)
+    for parameter in bench.target.loss.parameters:
+        if parameter.name in bench.target.parameters:
+            for value, reduction in itertools.product(parameter.refused, bench.reductions):
+                given = {"name": parameter.name, "value": repr(value), "reduction": reduction}
+                seen = bench.ask("plain.with_parameter", x=x, y=y, **given)
+                if "got" in seen:
+                    what = f"{parameter.name}={value!r} gave {brief(seen['got'])}"
+                    yield f"{what} instead of an error ({reduction})"
 
 
 @experiment("errors.operands")
@@ -78,12 +91,11 @@ def _lists(bench: Bench) -> Messages:
         longer = round_nearest(target * (1 + 2.0**-20), bench.fmt)
         kinds.append(("an array", bench.dtype, longer))
     for (name, kind, given), place in itertools.product(kinds, PLACES):
-        exact = np.asarray(mse.loss(values, given, reduction))
         settings = {"other": given.tolist(), "kind": kind, "place": place, "reduction": reduction}
         seen = bench.ask("errors.beside", x=bench.made(values), **settings)
         if "got" in seen:
             text = f"with {name} as {place} the result"
-            yield from deviation(bench, text, seen["got"], exact, exact, 5)
+            yield from deviation_of_value(bench, text, seen["got"], values - given, reduction)
 
 
 @experiment("errors.devices")

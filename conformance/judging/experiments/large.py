@@ -21,13 +21,13 @@ from conformance.judging.experiments.bench import (
     Messages,
     Shape,
     deviation,
+    deviation_of_value,
     eighths,
     experiment,
     shared_out,
 )
 from conformance.judging.observer import Unavailable
 from conformance.judging.seen import Seen
-from reference import mse
 from reference.formats import Floats
 
 BASE = (1 + 2**-7) / 4  # in every dtype; adding its square up in one accumulator drifts
@@ -40,9 +40,8 @@ ABOVE_2_31 = (65_537, 32_769)  # its last row begins beyond element 2^31
 def _value_size(bench: Bench) -> Messages:
     for reduction, values in _ladder(bench):
         got = bench.ask("large.value", x=bench.made(values), reduction=reduction)["result"]
-        exact = np.asarray(mse.loss(values, np.zeros_like(values), reduction))
         text = f"the result of shape {values.shape} ({reduction})"
-        yield from deviation(bench, text, got, exact, exact, values.size)
+        yield from deviation_of_value(bench, text, got, values, reduction)
 
 
 @experiment("gradient.size")
@@ -52,7 +51,7 @@ def _gradient_size(bench: Bench) -> Messages:
             continue  # over so many elements it is subnormal: the cases have an oracle for that
         x = bench.made(values, needs=True)
         got = bench.ask("large.gradient", x=x, g="one", reduction=reduction)["gradient"]
-        exact = 2 * values / (values.size if reduction == "mean" else 1)
+        exact = bench.formula.vjp(values, 1.0, reduction)
         yield from deviation(
             bench, f"the gradient of shape {values.shape} ({reduction})", got, exact, abs(exact)
         )
@@ -82,7 +81,7 @@ MANY = (12_288, 49_152)
 def _value_nonfinite(bench: Bench) -> Messages:
     """One that is not finite among many: a path for large sizes may make something else of it."""
     for reduction, values in _spoiled(bench):
-        exact = np.asarray(mse.loss(values, np.zeros_like(values), reduction))
+        exact = np.asarray(bench.formula.value(values, reduction))
         got = bench.ask("large.value", x=bench.made(values), reduction=reduction).tensor("result")
         yield from _classes_differ(f"the result ({reduction})", got, exact)
 
@@ -93,12 +92,22 @@ def _gradient_nonfinite(bench: Bench) -> Messages:
         x = bench.made(values, needs=True)
         seen = bench.ask("large.gradient", x=x, g="ones", reduction=reduction)
         got = seen.tensor("gradient")
-        yield from _classes_differ(f"the gradient ({reduction})", got, values)
+        slope = _slope(bench, values, got)
+        yield from _classes_differ(f"the gradient ({reduction})", got, slope)
         if reduction == "none" and np.isinf(values).any():  # a mask is no remedy: 0·inf is NaN
             # Of another call: not every graph can be retained.
             seen = bench.ask("large.gradient", x=x, g="zeros", reduction=reduction)
-            got, masked = seen.tensor("gradient"), np.where(np.isinf(values), np.nan, 0)
+            got = seen.tensor("gradient")
+            masked = 0 * _slope(bench, values, got)
             yield from _classes_differ("the gradient for a grad_output of zeros", got, masked)
+
+
+def _slope(bench: Bench, values: Floats, got: Seen) -> Floats:
+    """Of NaN it is whatever was seen, where the slope is in pieces: no comparison holds."""
+    slope = np.asarray(bench.formula.slope(values, *bench.formula.at))
+    if bench.formula.has_kinks() and got.values.shape == slope.shape:
+        slope = np.where(np.isnan(values), got.values, slope)
+    return slope
 
 
 def _spoiled(bench: Bench) -> Iterator[tuple[str, Floats]]:
@@ -133,11 +142,12 @@ def _value_subnormal(bench: Bench) -> Messages:
     for n, reduction in itertools.product(MANY, bench.reductions):
         if reduction != "mean":
             x = bench.made(np.full(n, d))
-            exact = np.asarray(mse.loss(x.values, np.zeros(n), reduction))
+            exact = np.asarray(bench.formula.value(x.values, reduction))
             got = bench.ask("large.value", x=x, reduction=reduction).tensor("result").values
             if got.shape == exact.shape and not np.array_equal(got, exact):
+                term = float(bench.formula.value(x.values[:1], "sum"))
                 yield (
-                    f"of {n} squares {number(d * d)} the result ({reduction}) is "
+                    f"of {n} terms {number(term)} the result ({reduction}) is "
                     f"{number(float(got.flat[0]))}, not {number(float(exact.flat[0]))}"
                 )
 
@@ -150,10 +160,11 @@ def _gradient_subnormal(bench: Bench) -> Messages:
             x = bench.made(np.full(n, d), needs=True)
             seen = bench.ask("large.gradient", x=x, g="ones", reduction=reduction)
             got = seen.tensor("gradient").values
-            if got.shape == (n,) and not (got == 2 * d).all():
+            slope = float(bench.formula.slope(np.asarray(d), *bench.formula.at))
+            if got.shape == (n,) and not (got == slope).all():
                 yield (
                     f"of {n} differences {number(d)} a gradient ({reduction}) is "
-                    f"{number(float(got[got != 2 * d][0]))}, not {number(2 * d)}"
+                    f"{number(float(got[got != slope][0]))}, not {number(slope)}"
                 )
 
 
@@ -192,13 +203,13 @@ def _value(bench: Bench, shape: tuple[int, int], dense: bool, reductions: list[s
     settings = {"width": shape[1], "dense": dense, "reductions": reductions}
     seen = bench.ask("large.results_of_rows", x=x, y=y, **settings)
     for reduction in reductions:
-        if reduction == "none":
-            exact = rows[:, 0] ** 2
-        else:
-            total = (rows**2).sum() * shape[1]
-            exact = np.asarray(total if reduction == "sum" else total / (shape[0] * shape[1]))
+        times = shape[1] if reduction == "sum" else 1
+        exact, size = (
+            times * np.asarray(f(rows[:, 0], reduction))
+            for f in (bench.formula.value, bench.formula.size)
+        )
         text = f"the result for {shape[0]}×{shape[1]} elements ({reduction})"
-        yield from deviation(bench, text, seen[reduction], exact, exact, shape[0] * shape[1])
+        yield from deviation(bench, text, seen[reduction], exact, size, shape[0] * shape[1])
 
 
 def _gradient(bench: Bench, shape: tuple[int, int], dense: bool, reduction: str) -> Messages:
@@ -208,7 +219,7 @@ def _gradient(bench: Bench, shape: tuple[int, int], dense: bool, reduction: str)
     settings = {"width": shape[1], "dense": dense, "g": 2.0**-10, "reduction": reduction}
     got = bench.ask("large.gradient_of_rows", x=x, y=y, **settings)["gradient"]
     n = shape[0] * shape[1] if reduction == "mean" else 1
-    exact = shape[1] * mse.second_vjp(rows, 2.0**-10 / n, rows, "sum")[0]
+    exact = shape[1] * bench.formula.vjp(rows, 2.0**-10 / n, "sum")
     text = f"the gradient for {shape[0]}×{shape[1]} elements ({reduction})"
     yield from deviation(bench, text, got, exact, exact, shape[1])
 

@@ -34,14 +34,15 @@ def _symmetry(bench: Bench) -> Messages:
 
 @experiment("metamorphic.scaling")
 def _scaling(bench: Bench) -> Messages:
+    degree = bench.formula.degree or 0
     for reduction in bench.reductions:
         for n in SIZES:
             x, y = (eighths(bench, (n,), k) for k in (1, 2))
             plainly = bench.loss(bench.made(x), bench.made(y), reduction)
             for factor in (0.5, 2.0):
                 scaled = bench.loss(bench.made(factor * x), bench.made(factor * y), reduction)
-                if not same_bits(scaled, _times(plainly, factor * factor)):
-                    text = f"L({factor}·x, {factor}·y) is not {factor * factor}·L(x, y) to the bit"
+                if not same_bits(scaled, _times(plainly, factor**degree)):
+                    text = f"L({factor}·x, {factor}·y) is not {factor**degree}·L(x, y) to the bit"
                     yield f"{text} ({reduction}, n = {n})"
 
 

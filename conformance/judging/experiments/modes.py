@@ -27,8 +27,8 @@ from conformance.judging.experiments.bench import (
 )
 from conformance.judging.observer import Given
 from conformance.judging.seen import Seen
-from reference import mse
 from reference.formats import round_nearest
+from reference.reductions import unbroadcast
 
 Pair = tuple[Given, Given]
 
@@ -172,18 +172,18 @@ def _cast_loss(bench: Bench, x: Given, y: Given, dtype: str, reduction: str) -> 
     not claim it.
     """
     if dtype not in bench.target.dtypes:
-        return _reference(x, y, dtype, reduction)
+        return _reference(bench, x, y, dtype, reduction)
     return _outcome(bench.ask("modes.cast", x=x, y=y, dtype=dtype, reduction=reduction), x, y)
 
 
-def _reference(x: Given, y: Given, dtype: str, reduction: str) -> list[Any]:
+def _reference(bench: Bench, x: Given, y: Given, dtype: str, reduction: str) -> list[Any]:
     """Rounded once, to ``dtype`` and to that of each operand that has a gradient."""
     d = x.values - y.values
-    slope = 2 * d / (d.size if reduction == "mean" else 1)
-    exact = [(np.asarray(mse.loss_of(d, reduction)), dtype)]
+    slope = bench.formula.vjp(d, 1.0, reduction)
+    exact = [(np.asarray(bench.formula.value(d, reduction)), dtype)]
     for operand, sign in ((x, 1), (y, -1)):
         if operand.needs:
-            exact.append((mse.unbroadcast(sign * slope, operand.shape), operand.dtype))
+            exact.append((unbroadcast(sign * slope, operand.shape), operand.dtype))
     return [Seen(round_nearest(v, FORMAT_OF[kind]), kind, "") for v, kind in exact]
 
 
@@ -363,6 +363,6 @@ def _real_after_fake(bench: Bench) -> Messages:
         x, y = bench.tensor((n,), 1).leaf(), bench.tensor((n,), 2)
         found = bench.ask("modes.after_fake", x=x, y=y, reduction=reduction)
         got = _outcome(found, x)[1]
-        exact = 2 * (x.values - y.values) / (x.values.size if reduction == "mean" else 1)
+        exact = bench.formula.vjp(x.values - y.values, 1.0, reduction)
         text = f"after a call on fake tensors of {n} elements the gradient ({reduction})"
         yield from deviation(bench, text, got, exact, abs(exact))

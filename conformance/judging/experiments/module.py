@@ -19,7 +19,6 @@ from conformance.judging.experiments.bench import (
     experiment,
 )
 from conformance.judging.observer import Given
-from reference import mse
 
 Shapes = tuple[tuple[Shape, Shape], ...]
 PLAIN: Shapes = (((5,), (5,)),)
@@ -107,11 +106,13 @@ def _hooks(bench: Bench) -> Messages:
     x, y = (bench.made(eighths(bench, (5,), k)) for k in (1, 2))
     for reduction in bench.reductions:
         seen = bench.ask("module.hooked", x=x.leaf(), y=y, reduction=reduction)
-        value = np.asarray(2 * mse.loss(x.values, y.values, reduction))
-        text = f"with hooks on the module the result ({reduction})"
-        yield from deviation(bench, text, seen["result"], value, value, 5)
         d = x.values - y.values
-        slope = 8 * d / (5 if reduction == "mean" else 1)
+        value, size = (
+            np.asarray(f(2 * d, reduction) / 2) for f in (bench.formula.value, bench.formula.size)
+        )
+        text = f"with hooks on the module the result ({reduction})"
+        yield from deviation(bench, text, seen["result"], value, size, 5)
+        slope = bench.formula.vjp(2 * d, 2.0, reduction)
         text = f"with hooks on the module the gradient ({reduction})"
         yield from deviation(bench, text, seen["gradient"], slope, abs(slope))
 

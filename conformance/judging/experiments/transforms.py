@@ -20,7 +20,6 @@ from conformance.judging.experiments.bench import (
 )
 from conformance.judging.observer import Given
 from conformance.judging.seen import Seen
-from reference import mse
 from reference.formats import Floats, round_nearest
 
 
@@ -37,15 +36,10 @@ def _differentiated(bench: Bench) -> tuple[tuple[int, str, int], ...]:
     return both if bench.claims("target_gradient") else both[:1]
 
 
-def _gradient(d: Floats, g: Floats, reduction: str) -> Floats:
-    """The reference's vjp: 2·d·g, over n for a mean."""
-    value = mse.second_vjp(d, g, d, reduction)[0]
-    return np.broadcast_to(value, d.shape)
-
-
-def _losses(d: Floats, reduction: str) -> Floats:
-    """The loss of each sample, where ``d`` is x − y of all."""
-    return np.stack([np.asarray(mse.loss_of(one, reduction)) for one in d])
+def _losses(bench: Bench, d: Floats, reduction: str) -> tuple[Floats, Floats]:
+    """The loss of each sample, where ``d`` is x − y of all, and that of magnitudes."""
+    exact = np.stack([np.asarray(bench.formula.value(one, reduction)) for one in d])
+    return exact, np.stack([np.asarray(bench.formula.size(one, reduction)) for one in d])
 
 
 @experiment("transforms.grad")
@@ -55,7 +49,7 @@ def _grad(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         for number, name, sign in _differentiated(bench):
             found = bench.ask("transforms.grad", x=a, y=b, reduction=reduction, number=number)
-            exact = sign * _gradient(x - y, ones, reduction)
+            exact = sign * bench.formula.vjp(x - y, ones, reduction)
             text = f"torch.func.grad by {name} ({reduction})"
             yield from deviation(bench, text, found["gradient"], exact, abs(exact))
 
@@ -70,7 +64,7 @@ def _vjp(bench: Bench) -> Messages:
         settings = {"g": bench.made(g), "reduction": reduction, "both": both}
         found = bench.ask("transforms.vjp", x=a, y=b, **settings)
         for _, name, sign in _differentiated(bench):
-            exact = sign * _gradient(d, g, reduction)
+            exact = sign * bench.formula.vjp(d, g, reduction)
             text = f"torch.func.vjp by {name} ({reduction})"
             yield from deviation(bench, text, found[name], exact, abs(exact))
         yield from _as_plainly(bench, reduction)
@@ -99,35 +93,38 @@ def _jvp(bench: Bench) -> Messages:
     tangents = {"t_x": bench.made(t_x)}
     if bench.claims("target_gradient"):
         tangents["t_y"] = bench.made(t_y)
-    sizes = abs(d), abs(t_x) + abs(t_y)
+    sizes = d, abs(t_x) + abs(t_y)
     for reduction in bench.reductions:
         found = bench.ask("transforms.jvp", **pair, **tangents, reduction=reduction)
-        exact = np.asarray(mse.jvp(d, t_x - t_y, reduction))
-        bound = np.asarray(mse.jvp(*sizes, reduction))
+        exact = np.asarray(bench.formula.jvp(d, t_x - t_y, reduction))
+        bound = np.asarray(bench.formula.jvp_size(*sizes, reduction))
         got = _narrowed(bench, found["tangent"])
         yield from deviation(bench, f"torch.func.jvp ({reduction})", got, exact, bound, d.size)
         found = bench.ask("transforms.jvp", **pair, **tangents, reduction=reduction, mapped=True)
         exact, bound = (
-            np.stack([np.asarray(mse.jvp(*one, reduction)) for one in zip(*all_, strict=True)])
-            for all_ in ((d, t_x - t_y), sizes)
+            np.stack([np.asarray(jvp(*one, reduction)) for one in zip(*all_, strict=True)])
+            for jvp, all_ in (
+                (bench.formula.jvp, (d, t_x - t_y)),
+                (bench.formula.jvp_size, sizes),
+            )
         )
         text = f"torch.func.jvp of vmap ({reduction})"
         got = _rounded(bench, found["tangent"])
         yield from deviation(bench, text, got, exact, bound, d.size)
         if bench.claims("double_backward"):
-            yield from _gradient_of_tangent(bench, reduction, pair, t_x)
+            yield from _gradient_of_tangent(bench, reduction, pair, d, t_x)
 
 
 def _gradient_of_tangent(
-    bench: Bench, reduction: str, pair: dict[str, Given], t: Floats
+    bench: Bench, reduction: str, pair: dict[str, Given], d: Floats, t: Floats
 ) -> Messages:
-    """Reverse over forward: 2·t, over n for a mean. Some cannot be differentiated so, and raise."""
+    """Reverse over forward: ℓ″·t, over n for a mean. What cannot be differentiated so raises."""
     along = bench.made(t)
     got = bench.ask("transforms.grad_of_jvp", **pair, t_x=along, reduction=reduction)["gradient"]
     if got is not None:
-        exact = _gradient(t, np.ones(()), reduction)
-        text = f"torch.func.grad of jvp ({reduction})"
-        yield from deviation(bench, text, got, exact, abs(exact))
+        exact = bench.formula.second_vjp(d, 1.0, t, reduction)[0]
+        bound = bench.formula.second_vjp_size(d, 1.0, t, reduction)[0]
+        yield from deviation(bench, f"torch.func.grad of jvp ({reduction})", got, exact, bound)
 
 
 def _narrowed(bench: Bench, got: Any) -> Any:
@@ -150,7 +147,7 @@ def _jacrev(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         for number, name, sign in _differentiated(bench):
             found = bench.ask("transforms.jacrev", x=a, y=b, reduction=reduction, number=number)
-            gradient = sign * _gradient(x - y, ones, reduction)
+            gradient = sign * bench.formula.vjp(x - y, ones, reduction)
             exact = np.diag(gradient.ravel()) if reduction == "none" else gradient
             text = f"torch.func.jacrev by {name} ({reduction})"
             yield from deviation(bench, text, found["jacobian"], exact, abs(exact))
@@ -160,15 +157,17 @@ def _jacrev(bench: Bench) -> Messages:
 def _hessian(bench: Bench) -> Messages:
     """Reverse over reverse: forward over reverse fails in the builtin itself."""
     x, y = map(bench.made, _operands(bench, (4,)))
-    n = x.values.size
+    d = (x.values - y.values).ravel()
+    ones = np.ones(d.size)
     for reduction in bench.reductions:
         twice = itertools.combinations_with_replacement(_differentiated(bench), 2)
         for (first, name, sign), (second, other, other_sign) in twice:
             settings = {"reduction": reduction, "first": first, "second": second}
             found = bench.ask("transforms.hessian", x=x, y=y, **settings)
-            exact = sign * other_sign * np.eye(n) * (2 / n if reduction == "mean" else 2.0)
+            exact = np.diag(bench.formula.second_vjp(d, 1.0, ones, reduction)[0])
+            bound = np.diag(bench.formula.second_vjp_size(d, 1.0, ones, reduction)[0])
             text = f"torch.func.jacrev by {other} of jacrev by {name} ({reduction})"
-            yield from deviation(bench, text, found["hessian"], exact, abs(exact))
+            yield from deviation(bench, text, found["hessian"], sign * other_sign * exact, bound)
 
 
 InDims = tuple[int | None, int | None]
@@ -215,9 +214,9 @@ def _mapped_dtypes(bench: Bench, kinds: tuple[str, str], reduction: str) -> Mess
     x, y = (v * (1 + 2.0**-14 * (k == bench.dtype)) for v, k in zip(pair, kinds, strict=True))
     a, b = (Given(v, kind) for v, kind in zip((x, y), kinds, strict=True))
     got = bench.ask("transforms.vmap", x=a, y=b, reduction=reduction)["result"]
-    exact = _losses(x - y, reduction)
+    exact, size = _losses(bench, x - y, reduction)
     text = f"vmap over {kinds[0]} and {kinds[1]} ({reduction})"
-    yield from deviation(bench, text, got, exact, exact, 3)
+    yield from deviation(bench, text, got, exact, size, 3)
 
 
 def _mapped_empty(bench: Bench) -> Messages:
@@ -238,9 +237,9 @@ def _mapped_sums(bench: Bench) -> Messages:
     sample = {"x": bench.made(x[0]), "y": bench.made(np.zeros(16))}
     one = bench.ask("plain.loss", **sample, reduction="mean").tensor("result")
     if np.isfinite(one.values).all():  # else the value says so already
-        exact = np.full(3, 128.0**2)
+        exact, size = _losses(bench, x, "mean")
         got = bench.ask("transforms.vmap", x=a, y=b, reduction="mean")["result"]
-        yield from deviation(bench, "vmap over large samples (mean)", got, exact, exact, 16)
+        yield from deviation(bench, "vmap over large samples (mean)", got, exact, size, 16)
 
 
 def _mapped(bench: Bench, reduction: str, batch: int, shape: Shape, in_dims: InDims) -> Messages:
@@ -252,10 +251,10 @@ def _mapped(bench: Bench, reduction: str, batch: int, shape: Shape, in_dims: InD
     settings = {"reduction": reduction, "in_dims": in_dims}
     got = bench.ask("transforms.vmap", **operands, **settings)["result"]
     d = x - y  # (batch, *shape)
-    exact = _losses(d, reduction)
+    exact, size = _losses(bench, d, reduction)
     text = f"vmap with in_dims={in_dims} over {batch} of {shape}"
-    yield from deviation(bench, f"{text} ({reduction})", got, exact, exact, d[0].size)
-    exact = np.stack([_gradient(one, np.ones(()), reduction) for one in d])
+    yield from deviation(bench, f"{text} ({reduction})", got, exact, size, d[0].size)
+    exact = np.stack([bench.formula.vjp(one, 1.0, reduction) for one in d])
     for number, name, sign in _differentiated(bench):
         found = bench.ask("transforms.vmap_of_grad", **operands, **settings, number=number)
         what = f"{text} of grad by {name} ({reduction})"
@@ -266,20 +265,20 @@ def _mapped_twice(bench: Bench, reduction: str) -> Messages:
     """Samples of samples, both with both batches: with fewer the builtin itself fails."""
     x, y = eighths(bench, (3, 2, 4), 1), eighths(bench, (3, 2, 4), 2)
     a, b = bench.made(x), bench.made(y)
-    rows = _losses((x - y).reshape(6, 4), reduction)
-    exact = rows.reshape(3, 2, *rows.shape[1:])
+    rows = _losses(bench, (x - y).reshape(6, 4), reduction)
+    exact, size = (v.reshape(3, 2, *v.shape[1:]) for v in rows)
     for in_dim in (0, 1):
         settings = {"reduction": reduction, "in_dim": in_dim}
         got = bench.ask("transforms.vmap_of_vmap", x=a, y=b, **settings)["result"]
         text = f"vmap, with in_dims={in_dim}, of vmap ({reduction})"
-        yield from deviation(bench, text, got, exact, exact, 4)
+        yield from deviation(bench, text, got, exact, size, 4)
 
 
 def _mapped_inside(bench: Bench, reduction: str, in_dims: InDims) -> Messages:
     """The gradient of all that vmap gives, by ``torch.func.grad`` and by autograd."""
     x, y = (eighths(bench, (4,) if dim is None else (3, 4), 1 + k) for k, dim in enumerate(in_dims))
     a, b = bench.made(x), bench.made(y)
-    each = _gradient(x - y, np.ones(()), "sum") / (4 if reduction == "mean" else 1)
+    each = bench.formula.vjp(x - y, 1.0, "sum") / (4 if reduction == "mean" else 1)
     settings = {"reduction": reduction, "in_dims": in_dims}
     for number, name, sign in _differentiated(bench):
         exact, size = (
@@ -301,11 +300,11 @@ def _mapped_ranks(bench: Bench) -> Messages:
     x, y = eighths(bench, (4, 4), 1), eighths(bench, (4,), 2)
     a, b = bench.made(x), bench.made(y)
     for reduction in bench.reductions:
-        exact = _losses(x - y[:, None], reduction)
+        exact, size = _losses(bench, x - y[:, None], reduction)
         for text, (first, second) in (("(4,) and ()", (a, b)), ("() and (4,)", (b, a))):
             found = bench.ask("transforms.vmap", x=first, y=second, reduction=reduction)
             what = f"vmap over samples of {text} ({reduction})"
-            yield from deviation(bench, what, found["result"], exact, exact, 4)
+            yield from deviation(bench, what, found["result"], exact, size, 4)
 
 
 @experiment("transforms.batched_gradient")
@@ -316,7 +315,7 @@ def _batched_gradient(bench: Bench) -> Messages:
     for reduction in bench.reductions:
         shape = x.shape if reduction == "none" else ()
         g = eighths(bench, (BATCH, *shape), 3)
-        exact = np.stack([_gradient(x - y, row, reduction) for row in g])
+        exact = np.stack([bench.formula.vjp(x - y, row, reduction) for row in g])
         for number, name, sign in _differentiated(bench):
             leaves = {"x": a.leaf(number == 0), "y": b.leaf(number == 1), "g": bench.made(g)}
             found = bench.ask("transforms.batched_gradient", **leaves, reduction=reduction)

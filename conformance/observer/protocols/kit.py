@@ -43,9 +43,9 @@ class Kit:
     target: Any
     device: str
 
-    def loss(self, x: Any, y: Any, reduction: Any) -> Any:
+    def loss(self, x: Any, y: Any, reduction: Any, **parameters: float) -> Any:
         """The loss as the target computes it."""
-        return self.target.loss(x, y, reduction=as_written(reduction))
+        return self.target.loss(x, y, reduction=as_written(reduction), **parameters)
 
     def module(self, reduction: str) -> Any:
         """A module that the target makes."""

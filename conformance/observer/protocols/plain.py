@@ -44,6 +44,15 @@ def attempts(kit: Kit, *, x: Tensor, y: Tensor, reductions: list[Any]) -> Eviden
 
 
 @protocol
+def with_parameter(
+    kit: Kit, *, x: Tensor, y: Tensor, reduction: str, name: str, value: str
+) -> Evidence:
+    """What a call gives that passes a parameter, or what it raised. ``value``: a number as text."""
+    given = {name: float(value)}
+    return attempt(lambda: kit.loss(x, y, reduction, **given))
+
+
+@protocol
 def module(kit: Kit, *, reduction: str) -> Evidence:
     """Whether what the target makes ``is_module``, and the ``kind`` that it is."""
     made = kit.module(reduction)
