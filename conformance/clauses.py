@@ -145,9 +145,9 @@ def _clause(
 
 CLAUSES: tuple[Clause, ...] = (
     _clause("value.tensor", "The loss is a dense real tensor."),
-    _clause("value.none", "none: every element is (x - y)².", reductions=("none",)),
+    _clause("value.none", "none: every element is ℓ(x - y).", reductions=("none",)),
     _clause(
-        "value.sum", "sum: the result is 0-d and the sum of all (x - y)².", reductions=("sum",)
+        "value.sum", "sum: the result is 0-d and the sum of all ℓ(x - y).", reductions=("sum",)
     ),
     _clause("value.mean", "mean: the result is 0-d and the sum over n.", reductions=("mean",)),
     _clause("value.scalar", "0-d operands are as good as any."),
@@ -197,7 +197,7 @@ CLAUSES: tuple[Clause, ...] = (
         "Without a reduction named, the result is the mean; names are compared as text.",
         reductions=("mean",),
     ),
-    _clause("gradient.input", "The gradient of input is 2(x - y)·g, over n for a mean."),
+    _clause("gradient.input", "The gradient of input is ℓ′(x - y)·g, over n for a mean."),
     _clause(
         "gradient.target", "The gradient of target is the negative of input's.", "target_gradient"
     ),
@@ -244,7 +244,7 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     _clause(
         "gradient.mean_overflow",
-        "A gradient is right where the sum of squares passes the range of the format.",
+        "A gradient is right where the sum of the terms passes the range of the format.",
         dtypes=("float16",),
         reductions=("mean",),
     ),
