@@ -6,7 +6,9 @@ import argparse
 import doctest
 import fnmatch
 import functools
+import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -212,6 +214,49 @@ def test_the_first_page_says_what_is_wrong_with_its_example(tmp_path: Path) -> N
     path = tmp_path / "mine.py"
     path.write_text(source, encoding="utf-8")
     assert set(broken(verdict_on(f"{path}:loss", "errors.*"))) == {"errors.reduction"}
+
+
+def judged_interpreted(source: str, clauses: str, folder: Path) -> dict[str, Any]:
+    """The verdict on a Triton kernel that claims what init would have it claim."""
+    claims = frozenset({"target_gradient", "empty", "broadcast", "mixed_dtype"})
+    mine = f"from targets import Target\nmine = Target('mine', loss, {claims!r}, ('mean',))\n"
+    (folder / "mine.py").write_text(f"{source}\n{mine}", encoding="utf-8")
+    command = [sys.executable, "-m", "conformance", "check", "mine.py:mine", "--profile", "quick"]
+    options = ["--clause", clauses, "--timeout", "120", "--report", "out"]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        [*command, *options], cwd=folder, env=environment, capture_output=True, check=False
+    )
+    found: dict[str, Any] = json.loads((folder / "out" / "mine" / "verdict.json").read_text())
+    return found
+
+
+@pytest.mark.full
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no triton")
+def test_the_kernel_of_its_page_is_wrong_as_told_and_mended(tmp_path: Path) -> None:
+    first, mended = (
+        s for kind, s in FENCED.findall(text_of("kernel_author.md")) if kind == "python"
+    )
+    clauses = "value.mean,value.mean_overflow,value.empty,broadcasting.value"
+    rows = judged_interpreted(first, clauses, tmp_path)["clauses"]
+    wrong = {row["id"] for row in rows if row["status"] in BROKEN_STATUSES}
+    assert wrong == {"value.mean", "value.mean_overflow", "value.empty", "broadcasting.value"}
+    halves = {row["dtype"] for row in rows if row["id"] == "value.mean" and row["id"] in wrong}
+    assert "bfloat16" in halves
+    assert judged_interpreted(mended, f"{clauses},gradient.*", tmp_path)["conforms"]
+
+
+@VERDICTS
+def test_the_loop_over_verdicts_prints_what_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source,) = (s for kind, s in FENCED.findall(text_of("generated.md")) if kind == "python")
+    folder = tmp_path / "out" / "one"
+    folder.mkdir(parents=True)
+    (folder / "verdict.json").write_text(json.dumps(verdict("tutorial-function")))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(source, "generated.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("tutorial-function False broadcasting.")
 
 
 def keys_of_a_verdict() -> set[str]:
