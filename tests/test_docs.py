@@ -243,7 +243,7 @@ def test_the_kernel_of_its_page_is_wrong_as_told_and_mended(tmp_path: Path) -> N
     assert wrong == {"value.mean", "value.mean_overflow", "value.empty", "broadcasting.value"}
     halves = {row["dtype"] for row in rows if row["id"] == "value.mean" and row["id"] in wrong}
     assert "bfloat16" in halves
-    assert judged_interpreted(mended, f"{clauses},gradient.*", tmp_path)["conforms"]
+    assert judged_interpreted(mended, f"{clauses},gradient.*,dtypes.*", tmp_path)["conforms"]
 
 
 @VERDICTS
