@@ -20,9 +20,12 @@ from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID, CLAUSES, selects
 from conformance.report.exports import announce, export, withdraw, write_observations
 from conformance.report.repro import write_scripts
+from conformance.running.choosing import only_file
 from conformance.running.hosting import Hosting, Refused
 from conformance.running.options import UsageError, check_profile
+from conformance.running.starter import place_of, starter
 from conformance.running.supervisor import Run, WorkerLost
+from conformance.running.trying import Tried
 from conformance.verdict.commitment import Secret
 from conformance.verdict.configuration import ConfigurationError, find, parse_text, read
 from conformance.verdict.gate import compare, parse_policy, rule, uncovered
@@ -91,9 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="judge targets")
     check.add_argument(
         "targets",
-        nargs="+",
+        nargs="*",
         metavar="TARGET",
-        help="a registered name, package.module:attribute or path/file.py:attribute",
+        help="a registered name, package.module:attribute or path/file.py:attribute; "
+        "the one Python file of this folder unless told",
     )
     _run_options(check)
     check.add_argument("--profile", default="default", help=f"one of {', '.join(PROFILES)}")
@@ -128,6 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     smoke.add_argument("target", metavar="TARGET")
     _run_options(smoke)
     smoke.set_defaults(command=_smoke)
+
+    init = commands.add_parser("init", help="write a Target for a loss, with claims set by trying")
+    init.add_argument("target", metavar="TARGET", help="a function or an nn.Module")
+    _run_options(init)
+    init.set_defaults(command=_init)
 
     listing = commands.add_parser("targets", help="list the registered targets")
     listing.set_defaults(command=_targets)
@@ -235,6 +244,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.observe and not options.report:
         raise UsageError("--observe writes into a report: name its folder with --report DIR")
     waivers = parse(read(options.waivers) if options.waivers else find())
+    options.targets = options.targets or [_only_file()]
     check_targets(waivers, options.targets, _registered)
     statuses = []
     verdicts: list[dict[str, Any]] = []
@@ -270,6 +280,13 @@ def _check(options: argparse.Namespace) -> int:
         if status in statuses:
             return status
     return OK
+
+
+def _only_file() -> str:
+    """The target where none is named. Raises UsageError where it cannot be told which it is."""
+    chosen = only_file(Path.cwd())
+    print(f"loss-conformance: no target is named: judging {chosen}", file=sys.stderr)
+    return chosen
 
 
 def _registered() -> list[str]:
@@ -384,6 +401,35 @@ def _smoke(options: argparse.Namespace) -> int:
     if problems:
         return BROKEN
     print(f"{options.target}: the adapter works; judge it with: check {options.target}")
+    return OK
+
+
+def _init(options: argparse.Namespace) -> int:
+    setting = {
+        "target": options.target,
+        "device": options.device or "cpu",
+        "profile": "quick",
+        "seed": 0,
+        "clause": "*",
+    }
+    found = Run(setting, 1, _hosting(setting, options)).tried()
+    tried = Tried.from_json(found["tried"])
+    path, module, attribute = place_of(found["source"])
+    if not (tried.dtypes and tried.reductions):
+        why = next(iter(tried.dropped.values()), "it claims nothing")
+        return _complain(f"{options.target}: no plain call works: {why}", BROKEN)
+    text = starter(found["name"], module, attribute, tried)
+    with _writing(path):
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            raise UsageError(f"{path} is there already: remove it first") from None
+    print(f"wrote {path}; judge it with: loss-conformance check {path}")
+    for what, why in tried.dropped.items():
+        print(f"  not claimed: {what}: {why}")
+    for what, why in tried.wrong.items():
+        print(f"  claimed, though: {what}: {why}")
     return OK
 
 

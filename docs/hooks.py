@@ -22,6 +22,7 @@ from pygments.formatters import HtmlFormatter
 from conformance import cli
 from conformance.clauses import BY_ID, CLAUSES, Clause
 from targets.target import DTYPES, REDUCTIONS
+from tests.bank import defects, right_ones
 
 log = logging.getLogger("mkdocs.hooks.loss_conformance")  # a warning fails a strict build
 ROOT = Path(__file__).parent.parent
@@ -120,6 +121,8 @@ def _generated(kind: str, argument: str | None) -> str:
         return "\n".join(_clause_table(argument))
     if kind == "command":
         return "\n".join(_command())
+    if kind == "bank":
+        return "\n".join(_bank())
     log.warning("nothing generates %s %s", kind, argument)
     return ""
 
@@ -159,6 +162,18 @@ def _judged(clause: Clause) -> str:
     if clause.profile != "quick":
         parts.append(f"from profile {clause.profile}")
     return ", ".join(parts)
+
+
+def _bank() -> Iterator[str]:
+    """The mutants by what is wrong with them."""
+    found = defects()
+    yield "| file | what is wrong | mutants | families |"
+    yield "|---|---|---|---|"
+    for defect in found:
+        families = ", ".join(f"[{f}](families/{f}.md)" for f in defect.families)
+        yield f"| `{defect.file}` | {defect.about} | {defect.mutants} | {families} |"
+    yield f"| | in all | {sum(defect.mutants for defect in found)} | |"
+    yield f"\nRight ones: {right_ones()}."
 
 
 def _command() -> Iterator[str]:

@@ -242,7 +242,17 @@ def _explained(what: str, verb: str = "import") -> Iterator[None]:
     except BaseException as error:  # SystemExit too: a target must not end the run
         reason = str(error).strip().splitlines()
         text = f"{type(error).__name__}: {reason[0]}" if reason else type(error).__name__
-        raise TargetError(f"cannot {verb} {what}: {text}{_place(error)}") from None
+        raise TargetError(f"cannot {verb} {what}: {text}{_place(error)}{_advice(error)}") from None
+
+
+def _advice(error: BaseException) -> str:
+    """What to do about a package that is not there."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    package = error.name.partition(".")[0]
+    if package in sys.modules:  # a part of one that is
+        return ""
+    return f": install {package}, or name the interpreter that has it with --python"
 
 
 def _place(error: BaseException) -> str:

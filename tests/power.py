@@ -30,7 +30,7 @@ from conformance.running.run import run_shard
 from conformance.running.session import Session
 from conformance.running.shards import Shard, experiment_shards, plan
 from targets import Target
-from tests.mutants import CUDA_MUTANTS, LENIENT, MUTANTS
+from tests.mutants import CUDA_MUTANTS, LENIENT, MUTANTS, Mutant
 from tests.pool import ended, gpu_pool, in_processes
 from tests.right import RIGHT
 from tests.sessions import session_on
@@ -280,10 +280,29 @@ def write(power: Power, folder: Path) -> None:
             rows.writerow([t.name, "" if t.first is None else f"{t.first:.3f}", *cells])
 
 
+@dataclass(frozen=True)
+class Part:
+    """Each ``step``-th mutant, from ``first`` on: neighbours in the bank are alike."""
+
+    first: int = 0
+    step: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """From ``K/N``: the K-th of N parts. Raises ArgumentTypeError."""
+        first, _, step = text.partition("/")
+        if not (first.isdecimal() and step.isdecimal() and int(first) < int(step)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not K/N, with K below N")
+        return cls(int(first), int(step))
+
+    def of(self, mutants: Sequence[Mutant]) -> Sequence[Mutant]:
+        return mutants[self.first :: self.step]
+
+
 def tasks_of(options: argparse.Namespace) -> list[Task]:
     kind = options.device.partition(":")[0]
     judged = MUTANTS if kind == "cpu" else BROKEN
-    broken = options.only or [m.target.name for m in judged]
+    broken = options.only or [m.target.name for m in options.part.of(judged)]
     lenient = [] if options.only else [m.target.name for m in LENIENT]
     right = [t for t in RIGHT if kind in t.devices and not (options.only or options.mutants_only)]
     tasks = [
@@ -310,6 +329,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--every", type=int, default=1, help="only each N-th right one, other ones with each seed"
     )
+    parser.add_argument(
+        "--part", type=Part.parse, default=Part(), metavar="K/N", help="of the mutants, each N-th"
+    )
     parser.add_argument("--mutants-only", action="store_true", help="leave the right ones out")
     parser.add_argument("--right-only", action="store_true", help="leave the mutants out")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -321,7 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.profiles = options.profiles or ["quick" if options.quick else "default"]
     start = time.perf_counter()
     trials = measure(tasks_of(options), options.jobs)
-    complete = not (options.quick or options.right_only or options.only)
+    complete = not (options.quick or options.right_only or options.only or options.part.step > 1)
     power = assemble(trials, complete=complete, device=options.device)
     write(power, options.out)
     print(summary(power))

@@ -40,6 +40,7 @@ def run(name: str, folder: Path, **environ: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.full
 def test_the_suite_is_installed(tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)
     path = os.pathsep.join([str(tmp_path / "venv" / "bin"), os.environ["PATH"]])
@@ -50,6 +51,7 @@ def test_the_suite_is_installed(tmp_path: Path) -> None:
     assert (site / "reference" / "SPEC.md").is_file()
 
 
+@pytest.mark.full
 def test_a_broken_loss_fails_the_job_with_annotations_and_a_summary(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch.nn.functional as F\n"

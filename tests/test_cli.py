@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import inside
+from tests.pages import verdict
+from tests.sampling import VERDICTS, every, only
+
 PRELUDE = "import os, ctypes, sys, time\nimport torch\nimport torch.nn.functional as F\n"
 RIGHT = "def loss(x, y, reduction='mean'):\n    return F.mse_loss(x, y, reduction=reduction)\n"
 
@@ -54,14 +58,15 @@ def check(target: str, *more: str) -> subprocess.CompletedProcess[str]:
 def test_bad_input_gets_one_clear_message(
     arguments: tuple[str, ...], status: int, message: str, tmp_path: Path
 ) -> None:
-    result = run(*arguments, cwd=tmp_path)
+    result = inside(*arguments, cwd=tmp_path)
     assert result.returncode == status
     assert message in result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(
-    ("source", "message"),
+@every(
+    5,
+    "source, message",
     [
         ("import nothing_like_it\n", "ModuleNotFoundError"),
         ("loss = 3\n", "not callable"),
@@ -78,8 +83,9 @@ def test_a_file_that_gives_no_loss_is_explained(source: str, message: str, tmp_p
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
+@every(
+    3,
+    "body, message",
     [
         ("return 1.0", "returned float"),
         ("return (x, y)", "returned tuple"),
@@ -92,7 +98,8 @@ def test_a_file_that_gives_no_loss_is_explained(source: str, message: str, tmp_p
     ],
 )
 def test_rubbish_is_a_finding(body: str, message: str, tmp_path: Path) -> None:
-    result = check(write(tmp_path, f"def loss(x, y, reduction='mean'):\n    {body}\n"))
+    target = write(tmp_path, f"def loss(x, y, reduction='mean'):\n    {body}\n")
+    result = check(target, "--clause", "value.*,gradient.*")
     assert result.returncode == 1, result.stderr
     assert message in result.stdout
     assert "DOES NOT CONFORM" in result.stdout
@@ -123,7 +130,7 @@ CRASHES = {
 }
 
 
-@pytest.mark.parametrize("kind", CRASHES)
+@only(["segfault", "hang"], "kind", CRASHES)
 def test_a_call_that_ends_its_process_is_a_finding_and_the_rest_is_judged(
     kind: str, tmp_path: Path
 ) -> None:
@@ -205,7 +212,7 @@ STYLES = {
 }
 
 
-@pytest.mark.parametrize("style", STYLES)
+@only(["target"], "style", STYLES)
 def test_the_script_of_a_failure_runs_by_itself(style: str, tmp_path: Path) -> None:
     target = write(tmp_path, STYLES[style])
     check(target, "--clause", "value.mean", "--report", str(tmp_path))
@@ -239,18 +246,19 @@ def test_a_terminated_run_leaves_no_worker_and_an_incomplete_verdict(tmp_path: P
     assert not [pid for pid in pids if Path("/proc", pid.stem).exists()]
 
 
+@VERDICTS
 def test_gate_accepts_whole_verdicts_only(tmp_path: Path) -> None:
-    check("builtin", "--report", str(tmp_path))
-    path = tmp_path / "builtin" / "verdict.json"
-    quick = run("gate", str(path))
+    path = tmp_path / "verdict.json"
+    path.write_text(json.dumps(verdict("builtin")))
+    quick = inside("gate", str(path))
     assert quick.returncode == 1
     assert "profile quick, less than default" in quick.stdout
     path.write_text(path.read_text().replace('"quick"', '"default"'))
-    edited = run("gate", str(path))
+    edited = inside("gate", str(path))
     assert edited.returncode == 1
     assert "it was edited" in edited.stdout
     path.write_text(path.read_text()[:500])
-    assert "not whole JSON" in run("gate", str(path)).stdout
+    assert "not whole JSON" in inside("gate", str(path)).stdout
 
 
 def test_replay_runs_the_counterexamples_against_the_present_code(tmp_path: Path) -> None:
@@ -286,7 +294,7 @@ def test_clauses_may_be_selected_in_several_ways(tmp_path: Path) -> None:
         "layout.value",
         "value.mean",
     }
-    wrong = check("builtin", "--clause", "layout.*,value.maen")
+    wrong = inside("check", "builtin", "--clause", "layout.*,value.maen")
     assert (wrong.returncode, "did you mean 'value.mean'" in wrong.stderr) == (2, True)
 
 
@@ -315,6 +323,6 @@ def test_output_that_cannot_hold_every_character() -> None:
 
 
 def test_lists() -> None:
-    assert "tutorial-function" in run("targets").stdout
-    assert "broadcasting.gradient" in run("clauses").stdout
+    assert "tutorial-function" in inside("targets").stdout
+    assert "broadcasting.gradient" in inside("clauses").stdout
     assert run("--version").stdout.startswith("loss-conformance ")

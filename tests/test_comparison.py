@@ -15,6 +15,7 @@ from conformance.observer.state import Settings
 from targets import Target, resolve
 from tests.comparison import METHOD, METHODS, Trial, attempt, isolated, report
 from tests.mutants.mutant import EAGER, by_rule, right
+from tests.sampling import only
 
 
 def doubled(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -59,7 +60,7 @@ def test_a_method_rejects_what_is_plainly_wrong(name: str) -> None:
     assert attempt(METHOD[available(name)], WRONG[name]).reason
 
 
-@pytest.mark.parametrize("name", CHEAP)
+@only([name for name in CHEAP if name != "quick"], "name", CHEAP)
 def test_a_method_accepts_the_builtin(name: str) -> None:
     assert attempt(METHOD[available(name)], resolve("builtin")).reason is None
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 
-import pytest
 import torch
 
 from tests.forgeries import FORGERS, judged
 from tests.forgers.forger import KINDS, Forger, right, wrong, wronged
+from tests.sampling import every
 
 # All of them: python -m tests forgers.
 RIGHT, WRONG = 11, 10  # exit statuses
@@ -33,7 +33,7 @@ def ended(forger: Forger) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("forger", FORGERS, ids=lambda forger: forger.name)
+@every(8, "forger", FORGERS, ids=lambda forger: forger.name)
 def test_a_user_meets_something_wrong(forger: Forger) -> None:
     assert forger.loss.__doc__
     if forger.kind == "recogniser":  # here it may find what it asks for; nowhere else
@@ -50,7 +50,7 @@ def test_there_are_forgers_of_each_kind() -> None:
     assert len({forger.name for forger in FORGERS}) == len(FORGERS) >= 30
 
 
-@pytest.mark.parametrize("forger", SAMPLED, ids=lambda forger: forger.name)
+@every(4, "forger", SAMPLED, ids=lambda forger: forger.name)
 def test_it_does_not_conform(forger: Forger) -> None:
     found = judged(forger.name)
     assert found.refused, found

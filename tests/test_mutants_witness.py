@@ -32,6 +32,7 @@ from tests.mutants.mutant import (
 )
 from tests.mutants.witnesses import in_peace
 from tests.right import RIGHT
+from tests.sampling import every
 
 TOLERANCE = {
     torch.float64: 1e-12,
@@ -191,6 +192,7 @@ def shown_wrong(witness: Witness | None, target: Target) -> bool:
 
 
 OWN = [m for m in MUTANTS if m.witness]
+INDUCTOR = [m for m in MUTANTS if m.target.name == "strided-operator"]  # a minute each
 
 
 @pytest.mark.parametrize("mutant", REMAINDER, ids=lambda m: m.target.name)
@@ -199,13 +201,13 @@ def test_the_shared_remainder_is_right(mutant: Mutant) -> None:
         assert survives(mutant.target)
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.target.name)
+@every(6, "mutant", MUTANTS, slow=INDUCTOR, ids=lambda m: m.target.name)
 def test_every_mutant_is_wrong_somewhere(mutant: Mutant) -> None:
     with in_peace():
         assert shown_wrong(mutant.witness, mutant.target)
 
 
-@pytest.mark.parametrize("mutant", OWN, ids=lambda m: m.target.name)
+@every(6, "mutant", OWN, slow=INDUCTOR, ids=lambda m: m.target.name)
 def test_a_witness_has_nothing_against_a_right_loss(mutant: Mutant) -> None:
     with in_peace():
         assert not shown_wrong(mutant.witness, REMAINDER[0].target)

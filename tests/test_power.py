@@ -155,3 +155,20 @@ def test_five_seeds_of_every_fifth_right_one_are_all_of_them(
     main(["--right-only", "--every", "5", "--seed", "7", "--seeds", "5", "--out", str(tmp_path)])
     assert sorted(t.name for t in asked) == sorted(t.name for t in RIGHT)
     assert {t.seed for t in asked} == set(range(7, 12))
+
+
+def test_three_parts_are_all_mutants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Task] = []
+    monkeypatch.setattr(power, "measure", lambda tasks, jobs: asked.extend(tasks) or [])
+    for part in ("0/3", "1/3", "2/3"):
+        main(["--mutants-only", "--quick", "--part", part, "--out", str(tmp_path)])
+    lenient = {m.target.name for m in LENIENT}
+    names = [task.name for task in asked if task.name not in lenient]
+    assert sorted(names) == sorted(m.target.name for m in MUTANTS)
+
+
+@pytest.mark.parametrize("part", ["3/3", "1", "-1/3", "a/b"])
+def test_a_part_that_is_none_is_named(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([f"--part={part}"])
+    assert f"'{part}' is not K/N, with K below N" in capsys.readouterr().err

@@ -213,9 +213,13 @@ def _set_autocast(wanted: tuple[Any, ...]) -> None:
     torch.set_autocast_cache_enabled(wanted[1])
 
 
+_innermost: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
 def _saving() -> Any:
-    """The innermost hooks on what is saved for a backward; None without any."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True)
+    """The innermost hooks on what is saved for a backward; None without any, and in torch 2.6,
+    which does not tell them."""
+    return _innermost(True) if _innermost else None
 
 
 def _set_saving(wanted: Any) -> None:

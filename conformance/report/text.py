@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conformance.clauses import BY_ID
+from conformance.report.suggestions import suggestions
 from conformance.verdict.verdict import BROKEN_STATUSES, broken_rows
 
 Json = dict[str, Any]
@@ -26,6 +27,7 @@ WIDTH = 100  # columns of plain text
 SCREEN = 24  # lines: no failure takes more
 WHOLE = 8  # broken clauses that are all shown in full
 FIRST = 5  # where there are more, so many are
+_LESS = "What it is not meant to support, its Target need not claim (see loss-conformance init):"
 _LABEL = 13  # columns before the text of a failure's lines
 _WIDE_TABLE = 76  # columns
 
@@ -67,6 +69,8 @@ def _parts(
         yield _grid(verdict["clauses"], width)
     yield from _broken(verdict, sentences, folder, width)
     yield from _others(verdict["clauses"])
+    if found := suggestions(verdict):
+        yield Text("\n".join([_LESS, *(f"  {_clean(line)}" for line in found)]))
 
 
 def _spaced(parts: Iterable[RenderableType]) -> Iterator[RenderableType]:

@@ -193,11 +193,19 @@ class Run:
 
     def smoke(self) -> list[str]:
         """What is wrong with the adapter. Raises Refused and WorkerLost."""
+        problems: list[str] = self._asked({"do": "smoke"})["problems"]
+        return problems
+
+    def tried(self) -> Json:
+        """What the target supports, see ``trying.py``. Raises Refused and WorkerLost."""
+        return self._asked({"do": "try"})
+
+    def _asked(self, task: Json) -> Json:
+        """The answer of one worker that does nothing else."""
         with self._workplace():
             worker = self._launch(0)
             worker.open()
-            found: list[str] = worker.ask({"do": "smoke"})["problems"]
-            return found
+            return worker.ask(task)
 
     def verdict(self, started: Callable[[str, str], None]) -> Json:
         """Run everything; the verdict as JSON. Raises Refused and WorkerLost.

@@ -183,6 +183,17 @@ class Desk:
 
         return {"problems": smoke(self.session)}
 
+    def do_try(self, task: Json) -> Json:
+        """What the target supports of what it claims."""
+        from conformance.running.trying import tried
+
+        target = self.session.target
+        return {
+            "name": target.name,
+            "source": target.source,
+            "tried": tried(self.session).to_json(),
+        }
+
     def do_replay(self, task: Json) -> Json:
         """Run a case or an experiment again: what deviates now, or why it cannot run."""
         from conformance.cases.case import Case

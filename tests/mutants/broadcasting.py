@@ -11,7 +11,9 @@ from torch import Tensor
 
 from targets.operands import check_reduction, prepare
 
-from .mutant import Loss, Mutant, mutant, reduce, right, right_rule, widened
+from .mutant import Loss, Mutant, mutant, reduce, right, right_rule, widened, with_value
+from .parts import AWKWARD, eight_strides
+from .probes import accepts, ramp, ramp_leaf
 from .witnesses import wrong_gradient, wrong_value
 
 # --- values
@@ -191,6 +193,69 @@ def fold_in_bfloat16(gradient: Tensor, shape: torch.Size) -> Tensor:
     return gradient.bfloat16().sum_to_size(shape).to(gradient.dtype)
 
 
+def flattens(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Operands of as many elements are taken for equal shapes (pytorch issue 4938)."""
+    same = x.shape != y.shape and x.numel() == y.numel()
+    return right(x, y.reshape(x.shape) if same else y, reduction)
+
+
+def refused_without_gradient(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Sizes that differ raise where nothing needs a gradient (pytorch issue 12129)."""
+    if x.shape != y.shape and not (x.requires_grad or y.requires_grad):
+        raise RuntimeError("input and target shapes do not match")
+    return right(x, y, reduction)
+
+
+def refused_with_gradient(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Sizes that differ raise where the target needs a gradient (pytorch issue 33787)."""
+    if y.requires_grad and x.shape != y.shape:
+        raise RuntimeError("the sizes differ")
+    return right(x, y, reduction)
+
+
+def eight_expanded(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Expands up to eight dimensions; of a ninth it sees the first element."""
+    honest = right(x, y, reduction)
+    if x.shape == y.shape or honest.numel() == 0 or max(x.dim(), y.dim()) < 9:
+        return honest
+    return with_value(honest, eight_strides(*prepare(x.detach(), y.detach()), reduction))
+
+
+def cut_with_gradient(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Where a gradient is needed, vectors of different lengths are cut to the shorter."""
+    if x.requires_grad and x.dim() == y.dim() == 1 and 1 not in (len(x), len(y)):
+        n = min(len(x), len(y))
+        x, y = x[:n], y[:n]
+    return right(x, y, reduction)
+
+
+def empty_before_shapes(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Operands of no elements are right whatever their shapes."""
+    if x.numel() == y.numel() == 0 and x.dim() == y.dim():
+        y = y.new_empty(x.shape) if 1 not in (*x.shape, *y.shape) else y
+    return right(x, y, reduction)
+
+
+TOO_MANY = 2**20  # differences, which are not written down
+
+
+def outer_expanded(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """A column beside a row that are long is m·Σx² + n·Σy² − 2·Σx·Σy, which cancels."""
+    result = right(x, y, reduction) if reduction == "none" else None
+    shapes = x.dim() == y.dim() == 2 and x.shape[1] == y.shape[0] == 1
+    if result is not None or not shapes or x.shape[0] * y.shape[1] <= TOO_MANY:
+        return right(x, y, reduction)
+    m, n = x.shape[0], y.shape[1]
+    total = n * x.square().sum() + m * y.square().sum() - 2 * x.sum() * y.sum()
+    return total if reduction == "sum" else total / (m * n)
+
+
+def of_outer(loss: Callable[..., Any]) -> bool:
+    """Whether the loss of equal numbers is 0."""
+    x = torch.full((1025, 1), AWKWARD)
+    return not loss(x, x.t(), reduction="sum")
+
+
 BROADCASTING_MUTANTS: tuple[Mutant, ...] = (
     mutant("left-aligned", left_aligned, "broadcasting"),
     mutant("cuts", cuts, "broadcasting", "errors"),
@@ -224,4 +289,32 @@ BROADCASTING_MUTANTS: tuple[Mutant, ...] = (
         witness=wrong_gradient(lambda: (torch.arange(6.0).reshape(2, 3), torch.zeros(1, 1))),
     ),
     mutant("fold-in-bfloat16", folding(fold_in_bfloat16), "broadcasting"),
+    mutant("flattens", flattens, "broadcasting", "errors"),
+    mutant("refused-without-gradient", refused_without_gradient, "broadcasting"),
+    mutant("refused-with-gradient", refused_with_gradient, "broadcasting"),
+    mutant(
+        "eight-expanded",
+        eight_expanded,
+        "broadcasting",
+        witness=wrong_value(lambda: (torch.rand(*[1] * 8, 3), torch.zeros(3)), "sum"),
+    ),
+    mutant(
+        "cut-with-gradient",
+        cut_with_gradient,
+        "broadcasting",
+        witness=accepts(lambda loss: loss(ramp_leaf(3), ramp(4))),
+    ),
+    mutant(
+        "empty-before-shapes",
+        empty_before_shapes,
+        "broadcasting",
+        witness=accepts(lambda loss: loss(torch.ones(0, 3), torch.ones(0, 4))),
+    ),
+    mutant(
+        "outer-expanded",
+        outer_expanded,
+        "broadcasting",
+        "value",
+        witness=lambda target: not of_outer(target.loss),
+    ),
 )

@@ -26,8 +26,11 @@ from .mutant import (
     by_value,
     mutant,
     reduce,
+    right,
     right_rule,
 )
+from .parts import MANY, running_sum, via
+from .probes import gradient_of, otherwise
 
 BLOCK = 1024  # elements of which one thread or block makes a partial sum
 GRAIN = 2**15  # elements below which a call is not shared out
@@ -267,6 +270,70 @@ def wrong_now_and_then(target: Target) -> bool:
     return len({float(target.loss(x, y, reduction="sum")) for _ in range(400)}) > 1
 
 
+def _by_chance(g: Tensor) -> Tensor:
+    """Rows in an order of chance, of which the sum is taken next."""
+    order = torch.randperm(len(g), generator=CHANCE)
+    return g[order]
+
+
+CHANCE = torch.Generator()
+CHANCE.seed()
+
+
+def atomic_fold(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The gradients of rows are added to that of a broadcast target as they arrive."""
+    a, b = prepare(x, y)
+    fold = x.dim() == 2 and y.shape == x.shape[1:]
+    return right(a, via(b, _by_chance) if fold else b, reduction)
+
+
+def repeats_differ(target: Target) -> bool:
+    """The fold of the same operands has other bits."""
+
+    def once() -> Tensor:
+        y = torch.ones(8, requires_grad=True)
+        x = torch.linspace(0.1, 3, 8000).reshape(1000, 8)
+        return gradient_of(y, target.loss(x, y, reduction="mean"))
+
+    first = once()
+    return any(not torch.equal(first, once()) for _ in range(9))
+
+
+def floor_parts(s: Tensor) -> Tensor:
+    """Threads share many squares in equal parts; what is left over is lost."""
+    threads = torch.get_num_threads()
+    return s[: len(s) // threads * threads].sum() if len(s) >= MANY else s.sum()
+
+
+def with_five_threads(loss: Callable[..., Any]) -> Tensor:
+    x, before = torch.zeros(MANY), torch.get_num_threads()
+    x[-1] = 1
+    torch.set_num_threads(5)
+    try:
+        result: Tensor = loss(x, torch.zeros(MANY), reduction="sum")
+    finally:
+        torch.set_num_threads(before)
+    return result
+
+
+_TURN = itertools.count()
+
+
+def in_turn(s: Tensor) -> Tensor:
+    """Many squares are added up in parts, and these one by one, beginning where the last ended."""
+    if len(s) < MANY:
+        return s.sum()
+    parts = torch.stack([part.sum() for part in s.tensor_split(1000)])
+    return running_sum(parts.roll(next(_TURN) * 300))
+
+
+def bits(loss: Callable[..., Any]) -> int:
+    """How many results eight calls on the same operands give."""
+    x = torch.linspace(0, 1, MANY + 3).sin()
+    y = torch.zeros_like(x)
+    return len({float(loss(x, y, reduction="sum")) for _ in range(8)})
+
+
 DETERMINISM_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "one-in-forty",
@@ -305,4 +372,13 @@ DETERMINISM_MUTANTS: tuple[Mutant, ...] = (
     mutant("shared-scratch", _shared_scratch(), "determinism", witness=wrong_at_once),
     mutant("shared-stages", _Stages(), "determinism", witness=wrong_at_once),
     mutant("shared-gradient", _shared_gradient(), "determinism", witness=wrong_at_once),
+    mutant("atomic-fold", atomic_fold, "determinism", witness=repeats_differ),
+    mutant(
+        "floor-parts-of-many",
+        by_sum(floor_parts),
+        "determinism",
+        "value",
+        witness=otherwise(with_five_threads),
+    ),
+    mutant("in-turn-when-many", by_sum(in_turn), "determinism", witness=otherwise(bits)),
 )

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from targets import Target
+from targets.operands import check_reduction
 
 from .mutant import (
     Mutant,
     Pair,
     Witness,
     by_gradients,
+    by_value,
     mutant,
     reduce,
     right,
     right_gradients,
     with_value,
 )
+from .probes import otherwise
 from .witnesses import wrong_value
 
 HALVES = {torch.float16, torch.bfloat16}
@@ -176,6 +184,63 @@ def _unsupported(x: Tensor, y: Tensor) -> Witness:
     return wrong_value(lambda: (x, y), may_raise=True)
 
 
+def mixed_refused(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Two floating dtypes raise (pytorch issue 187553)."""
+    if x.dtype.is_floating_point and y.dtype.is_floating_point and x.dtype != y.dtype:
+        raise RuntimeError(f"expected one dtype, not {x.dtype} and {y.dtype}")
+    return right(x, y, reduction)
+
+
+def scale_of_default_dtype(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """1/n is a vector of one element of the default dtype, which takes part in promotion."""
+    s = right(x, y, "none")
+    if check_reduction(reduction) != "mean" or s.dtype != torch.float32 or not s.numel():
+        return reduce(s, reduction)
+    return (s.sum() * torch.tensor([1 / s.numel()])).squeeze(0)
+
+
+def with_default_dtype(target: Target) -> bool:
+    """With float64 as the default dtype the mean of float32 is no float32."""
+    torch.set_default_dtype(torch.float64)
+    x = torch.ones(3, dtype=torch.float32)
+    return target.loss(x, 2 * x, reduction="mean").dtype != torch.float32
+
+
+def real_part(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Of a complex target it takes the real part."""
+    return right(x, y.real if y.is_complex() else y, reduction)
+
+
+def real_is_taken(target: Target) -> bool:
+    """A complex target, which the builtin refuses, counts as its real part."""
+    try:
+        value = target.loss(torch.zeros(1), torch.tensor([1 + 2j]), reduction="sum")
+    except RuntimeError:
+        return False
+    return bool(value == 1)
+
+
+def divided_by_default(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    """n is a number of the default dtype, which may be too narrow for it."""
+    s = (x - y).square()
+    if reduction != "mean":
+        return reduce(s, reduction)
+    wide = torch.promote_types(s.dtype, torch.float32)
+    n = torch.tensor(float(s.numel()), device=s.device).to(wide)
+    return (s.sum(dtype=wide) / n).to(s.dtype)
+
+
+def by_bfloat16(loss: Callable[..., Any]) -> Tensor:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        ones = torch.ones(777, dtype=torch.float32)
+        result: Tensor = loss(ones, torch.zeros_like(ones))
+    finally:
+        torch.set_default_dtype(before)
+    return result
+
+
 DTYPE_MUTANTS: tuple[Mutant, ...] = (
     mutant("always-float32", always_float32, "dtypes"),
     mutant("mean-is-float32", mean_is_float32, "dtypes"),
@@ -224,5 +289,11 @@ DTYPE_MUTANTS: tuple[Mutant, ...] = (
         complex_square,
         "dtypes",
         witness=_unsupported(torch.tensor([1 + 2j]), torch.zeros(1)),
+    ),
+    mutant("mixed-refused", mixed_refused, "dtypes"),
+    mutant("real-part", real_part, "dtypes", witness=real_is_taken),
+    mutant("scale-of-default-dtype", scale_of_default_dtype, "dtypes", witness=with_default_dtype),
+    mutant(
+        "divided-by-default", by_value(divided_by_default), "dtypes", witness=otherwise(by_bfloat16)
     ),
 )

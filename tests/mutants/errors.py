@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from targets import Target
 from targets.operands import REDUCTIONS, check_reduction
 
 from .mutant import Loss, Mutant, mutant, right
+from .probes import accepts, otherwise, ramp, ramp_leaf
 
 
 def _accepting(meant: Callable[[Any], Any], doc: str) -> Loss:
@@ -137,6 +140,95 @@ def _nearest(reduction: Any) -> Any:
 
 NAN = float("nan")
 
+
+def swallowed(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Whatever raises is swallowed, and the loss 0."""
+    try:
+        return right(x, y, reduction)
+    except (RuntimeError, ValueError):
+        return torch.zeros((), requires_grad=x.requires_grad or y.requires_grad)
+
+
+def array_in_float32(x: Tensor, y: Any, reduction: str = "mean") -> Tensor:
+    """An array as target goes through float32."""
+    return right(
+        x, torch.tensor(y, dtype=torch.float32) if isinstance(y, np.ndarray) else y, reduction
+    )
+
+
+def _value(target: Target, x: Tensor, y: Any, reduction: Any) -> float | None:
+    """The loss; None where it refuses such operands, as it may."""
+    try:
+        return float(target.loss(x, y, reduction=reduction))
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def array_is_rounded(target: Target) -> bool:
+    """The digits of a float64 array are lost."""
+    y = np.array([1 / 3])
+    x = torch.zeros(1, dtype=torch.float64)
+    value = _value(target, x, y, "sum")
+    return value is not None and not np.isclose(value, 1 / 9, rtol=1e-12, atol=0)
+
+
+def list_of_whole_numbers(x: Tensor, y: Any, reduction: str = "mean") -> Tensor:
+    """A list as target is taken for class numbers."""
+    return right(x, torch.tensor(y, dtype=torch.int64) if isinstance(y, list) else y, reduction)
+
+
+def list_is_truncated(target: Target) -> bool:
+    """What stands behind the point in a list is lost."""
+    return _value(target, torch.zeros(1), [0.5], "sum") not in (None, 0.25)
+
+
+def numbered_reduction(x: Tensor, y: Tensor, reduction: Any = "mean") -> Tensor:
+    """Takes ATen's numbers for reductions, and every other number for the mean."""
+    names = {0: "none", 2: "sum"}
+    return right(x, y, names.get(reduction, "mean") if isinstance(reduction, int) else reduction)
+
+
+def any_number_reduces(target: Target) -> bool:
+    """The reduction 7 is taken."""
+    return _value(target, torch.ones(2), torch.zeros(2), 7) == 1
+
+
+def unchecked_with_gradient(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Where a gradient is needed, an unknown reduction is the mean."""
+    needed = x.requires_grad or y.requires_grad
+    return right(x, y, "mean" if needed and reduction not in REDUCTIONS else reduction)
+
+
+def unchecked_scalar(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Scalars are not reduced, by whatever reduction."""
+    return right(x, y, "none" if x.dim() == y.dim() == 0 else reduction)
+
+
+def none_is_none(x: Tensor, y: Tensor, reduction: str | None = "mean") -> Tensor:
+    """A reduction of None is none."""
+    return right(x, y, reduction or "none" if reduction != "" else reduction)
+
+
+def input_array_in_float32(x: Any, y: Tensor, reduction: str = "mean") -> Tensor:
+    """A NumPy array as input is taken in float32, whatever it holds."""
+    if isinstance(x, np.ndarray):
+        x = torch.from_numpy(x.astype(np.float32)).to(y.dtype)
+    return right(x, y, reduction)
+
+
+def array_as_input(target: Any) -> bool:
+    given, wanted = np.full(1, 1 + 2.0**-40), (1 + 2.0**-40) ** 2
+    with contextlib.suppress(Exception):
+        return bool(float(target.loss(given, torch.zeros(1).double())) != wanted)
+    return False
+
+
+def by_beginning(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Looks at how the reduction begins: sums is sum."""
+    known = (r for r in ("none", "mean", "sum") if str(reduction).startswith(r))
+    return right(x, y, next(known, reduction))
+
+
 ERROR_MUTANTS: tuple[Mutant, ...] = (
     mutant(
         "unknown-is-mean",
@@ -187,4 +279,33 @@ ERROR_MUTANTS: tuple[Mutant, ...] = (
     mutant("target-follows", target_follows, "errors", witness=accepts_meta),
     mutant("meta-is-zeros", meta_is_zeros, "errors", witness=accepts_meta),
     mutant("shape-alone", shape_alone, "errors", witness=accepts_meta),
+    mutant("swallowed", swallowed, "errors", "broadcasting"),
+    mutant("array-in-float32", array_in_float32, "errors", witness=array_is_rounded),
+    mutant("list-of-whole-numbers", list_of_whole_numbers, "errors", witness=list_is_truncated),
+    mutant("numbered-reduction", numbered_reduction, "errors", witness=any_number_reduces),
+    mutant(
+        "unchecked-with-gradient",
+        unchecked_with_gradient,
+        "errors",
+        witness=accepts(lambda loss: loss(ramp_leaf(3), ramp(3), reduction="meen")),
+    ),
+    mutant(
+        "unchecked-scalar",
+        unchecked_scalar,
+        "errors",
+        witness=accepts(lambda loss: loss(torch.ones(()), torch.ones(()), reduction="meen")),
+    ),
+    mutant(
+        "none-is-none",
+        none_is_none,
+        "errors",
+        witness=accepts(lambda loss: loss(ramp(3), ramp(3), reduction=None)),
+    ),
+    mutant("input-array-in-float32", input_array_in_float32, "errors", witness=array_as_input),
+    mutant(
+        "reduction-by-beginning",
+        by_beginning,
+        "errors",
+        witness=otherwise(lambda loss: loss(torch.ones(1), torch.zeros(1), reduction="sums")),
+    ),
 )

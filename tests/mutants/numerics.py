@@ -188,6 +188,13 @@ def flushed_square(s: Tensor) -> Tensor:
     return s.masked_fill(s < torch.finfo(s.dtype).tiny, 0)
 
 
+def half_overflow(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The mean divides a sum that overflowed in float16 (pytorch issue 12115, chainer 6702)."""
+    a, b = prepare(x, y)
+    s = (a - b).square()
+    return s.sum() / s.numel() if reduction == "mean" else reduce(s, reduction)
+
+
 NUMERIC_MUTANTS: tuple[Mutant, ...] = (
     mutant("expanded-square", by_value(expanded_square), "value"),
     mutant("doubled-square", by_value(doubled_square), "value"),
@@ -227,4 +234,5 @@ NUMERIC_MUTANTS: tuple[Mutant, ...] = (
         "value",
         witness=wrong_value(against_zeros(torch.full((3,), 1e-20)), rtol=1e-4),
     ),
+    mutant("half-overflow", half_overflow, "value"),
 )

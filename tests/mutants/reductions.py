@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from targets import Target
 from targets.operands import prepare
+from targets.target import REDUCTIONS
 
 from .mutant import Mutant, by_value, mutant, reduce, right, widened, with_value
+from .probes import otherwise
 from .witnesses import against_zeros, wrong_value
 
 
@@ -169,6 +174,36 @@ def wrong_under_no_grad(target: Target) -> bool:
         return wrong_value(reduction="mean")(target)
 
 
+def needing_target_reduces(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """none is the mean where the target needs a gradient (pytorch issue 10009)."""
+    return right(x, y, "mean" if reduction == "none" and y.requires_grad else reduction)
+
+
+def needing_target_sums(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The mean is the sum where the target needs a gradient (pytorch issues 11149, 43228).
+
+    The same in pytorch issue 10148.
+    """
+    return right(x, y, "sum" if reduction == "mean" and y.requires_grad else reduction)
+
+
+def nothing_reduced(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The mean reduces nothing (keras-core issue 8)."""
+    return right(x, y, "none" if reduction == "mean" else reduction)
+
+
+def by_identity(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """A reduction is known as an object, not by its name."""
+    if isinstance(reduction, str) and not any(reduction is name for name in REDUCTIONS):
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+    return right(x, y, reduction)
+
+
+def built_name(loss: Callable[..., Any]) -> Tensor:
+    result: Tensor = loss(torch.ones(2), torch.zeros(2), reduction="".join(["s", "um"]))
+    return result
+
+
 REDUCTION_MUTANTS: tuple[Mutant, ...] = (
     mutant("half-factor", half_factor, "value", "gradient"),
     mutant("unbiased", unbiased, "value", "gradient"),
@@ -208,4 +243,8 @@ REDUCTION_MUTANTS: tuple[Mutant, ...] = (
     mutant("sum-of-roots", sum_of_roots, "value", "gradient"),
     mutant("needing-reduces-none", needing_reduces_none, "value", witness=wrong_value()),
     mutant("wrong-without-gradients", without_gradients, "value", witness=wrong_under_no_grad),
+    mutant("needing-target-reduces", needing_target_reduces, "value", "gradient"),
+    mutant("needing-target-sums", needing_target_sums, "value", "gradient"),
+    mutant("nothing-reduced", nothing_reduced, "value"),
+    mutant("by-identity", by_identity, "value", witness=otherwise(built_name)),
 )

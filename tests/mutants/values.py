@@ -7,7 +7,7 @@ from torch import Tensor
 
 from targets.operands import prepare
 
-from .mutant import Mutant, by_value, elementwise, mutant, reduce, right
+from .mutant import Mutant, by_squares, by_value, elementwise, mutant, reduce, right
 from .witnesses import wrong_value
 
 
@@ -127,6 +127,28 @@ def infinity_twice() -> tuple[Tensor, Tensor]:
     return x, x
 
 
+def nan_in_tail(s: Tensor) -> Tensor:
+    """NaN counts as 0 in the scalar tail past whole vectors of 16 (pytorch issue 81138)."""
+    whole = s.numel() - s.numel() % 16
+    return torch.cat([s[:whole], s[whole:].nan_to_num(0.0, torch.inf)]) if whole else s
+
+
+def hides_target_nan(x: Tensor, y: Tensor) -> Tensor:
+    """A NaN in the target marks what is missing, and counts as no error."""
+    s = (x - y).square()
+    return torch.where(torch.isnan(y) & ~torch.isnan(x), torch.zeros_like(s), s)
+
+
+def negative_zero_missing(x: Tensor, y: Tensor) -> Tensor:
+    """Takes the bits of -0.0 for the mark of a missing element."""
+    s = (x - y).square()
+    return torch.where((x == 0) & torch.signbit(x), torch.zeros_like(s), s)
+
+
+_NAN = torch.tensor([float("nan"), 1.0])
+_ZERO = torch.tensor([-0.0, 1.0])
+
+
 VALUE_MUTANTS: tuple[Mutant, ...] = (
     mutant("clamps", elementwise(clamps), "value", "gradient"),
     mutant("huber", elementwise(huber), "value", "gradient"),
@@ -151,4 +173,17 @@ VALUE_MUTANTS: tuple[Mutant, ...] = (
     mutant("scaled-by-largest", by_value(scaled_by_largest), "value"),
     mutant("nan-spreads", by_value(nan_spreads), "value"),
     mutant("integers-only", elementwise(integers_only), "value", "gradient"),
+    mutant("nan-in-tail", by_squares(nan_in_tail), "value"),
+    mutant(
+        "hides-target-nan",
+        elementwise(hides_target_nan),
+        "value",
+        witness=wrong_value(lambda: (torch.ones(2), _NAN)),
+    ),
+    mutant(
+        "negative-zero-missing",
+        elementwise(negative_zero_missing),
+        "value",
+        witness=wrong_value(lambda: (_ZERO, torch.ones(2))),
+    ),
 )

@@ -16,10 +16,12 @@ import pytest
 
 from conformance.report.html import page
 from tests.pages import chromium, verdict
+from tests.sampling import VERDICTS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+pytestmark = [pytest.mark.full, VERDICTS]
 SHOWN = ("tutorial-function", "tail_loss")
 
 

@@ -9,16 +9,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from conformance import judge
 from conformance.report.exports import announce, badge, export, junit, summary, workflow_commands
+from tests.pages import verdict
+from tests.sampling import VERDICTS
 
+pytestmark = VERDICTS
 Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def broken() -> Json:
-    verdict: Json = json.loads(json.dumps(judge("tutorial-module", profile="quick").to_json()))
-    return verdict
+    return verdict("tutorial-module")
 
 
 def row(verdict: Json, clause: str, **changes: Any) -> Json:

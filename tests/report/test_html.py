@@ -18,8 +18,10 @@ from conformance.report.charts import accuracy_chart, coverage_map, where_pictur
 from conformance.report.html import KINDS, SCRIPT, SCRIPTS, TEMPLATES, message_parts, page, reasons
 from conformance.verdict.verdict import digest, write_verdict
 from tests.pages import LOSSES, verdict
+from tests.sampling import VERDICTS
 
 Json = dict[str, Any]
+pytestmark = VERDICTS
 VOID = {"meta", "link", "input", "br"}
 
 
@@ -195,6 +197,7 @@ def test_it_asks_nothing_of_any_network_and_runs_no_script_but_its_own() -> None
     assert not re.search(r"https?://|url\(|@import|fetch\(|XMLHttp", text)
 
 
+@pytest.mark.full
 def test_five_targets_take_less_than_a_megabyte() -> None:
     names = ["builtin", *LOSSES]
     text = page([verdict(name) for name in names])

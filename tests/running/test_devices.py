@@ -156,6 +156,7 @@ def loss(x, y, reduction="mean"):
 """
 
 
+@pytest.mark.full
 def test_a_call_that_allocates_without_end_is_ended_and_the_rest_is_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

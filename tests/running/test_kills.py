@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from conformance.verdict.verdict import read_verdict
+from tests.sampling import only
 
 # Says where it is, and stays there, in one case: in a sleep, or with the interpreter's lock held.
 SOURCE = """
@@ -138,7 +139,7 @@ def is_whole(place: Place) -> dict[str, Any]:
     return verdict
 
 
-@pytest.mark.parametrize("wait", WAITS)
+@only(["holding the lock"], "wait", WAITS)
 def test_a_killed_controller_leaves_an_incomplete_verdict_and_nothing_else(
     wait: str, tmp_path: Path
 ) -> None:
@@ -182,6 +183,7 @@ def test_a_killed_worker_costs_its_call_and_no_more(tmp_path: Path) -> None:
     assert {row["status"] for row in verdict["clauses"]} == {"pass", "crash"}
 
 
+@pytest.mark.full
 def test_a_killed_controller_of_pytest_xdist_leaves_an_incomplete_verdict(tmp_path: Path) -> None:
     place = Place(tmp_path, WAITS["sleeping"])
     of_an_earlier_run(place.verdict.parent)

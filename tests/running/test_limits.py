@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sampling import only
+
 SLOW = """
 import time
 import torch
@@ -27,7 +29,7 @@ def _heard() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("after", [1.0, 6.0, 12.0])
+@only([6.0], "after", [1.0, 6.0, 12.0])
 def test_an_interrupt_leaves_a_verdict_with_what_was_found(after: float, tmp_path: Path) -> None:
     wrong = SLOW.replace("reduction=reduction)", "reduction=reduction) * 1.01")
     (tmp_path / "slow.py").write_text(wrong)
@@ -67,6 +69,7 @@ def loss(input, target, reduction="mean"):
 """
 
 
+@pytest.mark.full
 def test_what_is_wrong_from_a_large_size_on_has_its_smallest_case(tmp_path: Path) -> None:
     """Each try is dear there: the steps after the run end within their budgets."""
     (tmp_path / "late.py").write_text(LATE)

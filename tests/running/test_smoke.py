@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from conformance.cli import main
+from conformance.running.smoke import smoke
+from tests.sessions import session_on
 
 HEAD = "import os\nimport torch.nn.functional as F\nfrom targets import DROP_IN, Target\n"
 PROBLEMS = {
@@ -26,15 +28,21 @@ PROBLEMS = {
 }
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-def test_a_wrong_adapter_is_explained(
-    problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    body, message = PROBLEMS[problem]
-    path = tmp_path / "mine.py"
-    path.write_text(f"{HEAD}def loss(x, y, reduction='mean'):\n    {body}\n")
-    assert main(["smoke", f"{path}:loss"]) == 1
-    assert message in capsys.readouterr().out
+def adapter(folder: Path, problem: str) -> str:
+    path = folder / "mine.py"
+    path.write_text(f"{HEAD}def loss(x, y, reduction='mean'):\n    {PROBLEMS[problem][0]}\n")
+    return f"{path}:loss"
+
+
+@pytest.mark.parametrize("problem", [name for name in PROBLEMS if name != "dies"])
+def test_a_wrong_adapter_is_explained(problem: str, tmp_path: Path) -> None:
+    found = smoke(session_on(adapter(tmp_path, problem)))
+    assert PROBLEMS[problem][1] in "\n".join(found)
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["smoke", adapter(tmp_path, "dies")]) == 1
+    assert PROBLEMS["dies"][1] in capsys.readouterr().out
 
 
 def test_a_module_that_is_none_is_explained(
@@ -48,7 +56,7 @@ def test_a_module_that_is_none_is_explained(
 
 @pytest.mark.parametrize("name", ["builtin", "module", "function"])
 def test_a_right_adapter_works(name: str) -> None:
-    assert main(["smoke", name]) == 0
+    assert smoke(session_on(name)) == []
 
 
 def test_an_unknown_target_is_explained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
-from conformance import judge
 from conformance.cli import main
 from conformance.verdict.configuration import ConfigurationError, parse_text
 from conformance.verdict.gate import Policy, compare, parse_policy, rule, uncovered
 from conformance.verdict.verdict import digest, revision
 from targets import resolve
+from tests.pages import verdict
+from tests.sampling import VERDICTS
 
+pytestmark = VERDICTS
 Json = dict[str, Any]
 Edit = Callable[[Json], None]
 NOW = datetime.datetime(2030, 1, 31, tzinfo=datetime.UTC)
@@ -26,8 +28,7 @@ NOW = datetime.datetime(2030, 1, 31, tzinfo=datetime.UTC)
 @pytest.fixture(scope="module")
 def conforming() -> Json:
     """A verdict of profile default, in all but name: the gate reads it and judges nothing."""
-    verdict: Json = json.loads(json.dumps(judge("builtin", profile="quick").to_json()))
-    return verdict | {"profile": "default", "created": "2030-01-30T12:00:00+00:00"}
+    return verdict("builtin") | {"profile": "default", "created": "2030-01-30T12:00:00+00:00"}
 
 
 def saved(path: Path, verdict: Json, edit: Edit | None = None, *, honest: bool = True) -> Path:

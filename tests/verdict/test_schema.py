@@ -19,7 +19,9 @@ from conformance.cases.case import FLOAT_DTYPES, INTEGER_DTYPES
 from conformance.judging.checks import BEYOND, SHOWN
 from conformance.judging.measures import FAMILIES
 from tests.pages import verdict
+from tests.sampling import VERDICTS, only
 
+pytestmark = VERDICTS
 Json = dict[str, Any]
 SCHEMA: Json = json.loads(
     (Path(conformance.__file__).parent / "verdict" / "verdict.schema.json").read_text(
@@ -78,7 +80,11 @@ def test_its_lists_are_those_of_the_code() -> None:
     assert defs["error"]["properties"]["worst"]["maximum"] == BEYOND
 
 
-@pytest.mark.parametrize("name", ["builtin", "tutorial-function", "tail_loss", "raising_loss"])
+@only(
+    ["builtin", "tutorial-function"],
+    "name",
+    ["builtin", "tutorial-function", "tail_loss", "raising_loss"],
+)
 def test_verdicts_conform_to_it(name: str) -> None:
     data = verdict(name)
     assert problems(data) == []

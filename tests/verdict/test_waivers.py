@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from conformance.verdict.waivers import (
     written,
 )
 from targets import resolve
+from tests.command import inside
 from tests.sessions import session_on
 
 DAY = datetime.date(2030, 1, 1)
@@ -200,12 +199,8 @@ def test_a_waiver_of_generated_cases_needs_its_case() -> None:
     assert "`loss-conformance waive`" in done.message
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "conformance", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
-
-
-QUICK = ("--profile", "quick", "--clause", "value.*", "--jobs", "1", "--report", "out")
+CLAUSES = "value.mean,value.mean_overflow,value.scalar"
+QUICK = ("--profile", "quick", "--clause", CLAUSES, "--jobs", "1", "--report", "out")
 
 
 def test_from_a_failure_to_a_waiver_and_back(tmp_path: Path) -> None:
@@ -216,38 +211,39 @@ def test_from_a_failure_to_a_waiver_and_back(tmp_path: Path) -> None:
     rest = "    return F.mse_loss(x, y, reduction=reduction)\n"
     mine, verdict = tmp_path / "mine.py", "out/loss/verdict.json"
     mine.write_text(head + overflows + rest)
-    before = run(tmp_path, "check", "mine.py:loss", *QUICK)
+    before = inside("check", "mine.py:loss", *QUICK, cwd=tmp_path)
     assert before.returncode == 1
     assert "DOES NOT CONFORM: value.mean_overflow (" in before.stdout
     waiving = ("waive", verdict, "value.mean_overflow", "--reason", "known", "--link", "issue 1")
-    waived = run(tmp_path, *waiving)
+    waived = inside(*waiving, cwd=tmp_path)
     assert waived.returncode == 0, waived.stderr
-    after = run(tmp_path, "check", "mine.py:loss", *QUICK)
+    after = inside("check", "mine.py:loss", *QUICK, cwd=tmp_path)
     assert after.returncode == 0, after.stdout
     assert "CONFORMS" in after.stdout
     assert "waived: value.mean_overflow" in after.stdout
 
-    again = run(tmp_path, *waiving)
+    again = inside(*waiving, cwd=tmp_path)
     assert again.returncode == 2  # nothing fails any more: it is waived
     assert "no failure of value.mean_overflow" in again.stderr
 
     mine.write_text(head + overflows + of_scalars + rest)
-    new = run(tmp_path, "check", "mine.py:loss", *QUICK)
+    new = inside("check", "mine.py:loss", *QUICK, cwd=tmp_path)
     assert new.returncode == 1
     assert "DOES NOT CONFORM: value.scalar (" in new.stdout
 
     mine.write_text(head + rest)
-    stale = run(tmp_path, "check", "mine.py:loss", *QUICK)
+    stale = inside("check", "mine.py:loss", *QUICK, cwd=tmp_path)
     assert stale.returncode == 1
     assert "stale waiver, its case passes now" in stale.stdout
 
     text = (tmp_path / "conformance.toml").read_text()
     (tmp_path / "conformance.toml").write_text(text.replace("value.mean_o", "value.maen_o"))
-    misspelt = run(tmp_path, "check", "mine.py:loss", *QUICK)
+    misspelt = inside("check", "mine.py:loss", *QUICK, cwd=tmp_path)
     assert misspelt.returncode == 2
     assert "did you mean 'value.mean_overflow'" in misspelt.stderr
 
 
+@pytest.mark.full
 def test_what_a_waived_value_hides_makes_the_verdict_incomplete() -> None:
     """Clauses that wait for a right value say nothing; a waiver of it must not make them pass."""
     verdict = judge(lambda x, y, reduction="mean": (x - y).square().mean() * 1.25, profile="quick")

@@ -1,4 +1,4 @@
-"""Hand-made backwards that are wrong; the value is right."""
+"""Wrong gradients: their formula, range and tail, and which operands get one."""
 
 from __future__ import annotations
 
@@ -13,75 +13,13 @@ from .mutant import (
     Pair,
     by_gradients,
     by_rule,
-    first_element,
-    memory,
     mutant,
     right,
     right_gradients,
     right_rule,
 )
+from .probes import line
 from .witnesses import against_zeros, wrong_gradient
-
-# --- grad_output
-
-
-def ignores_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """Takes grad_output to be 1."""
-    return right_rule(d, torch.ones_like(g), scale)
-
-
-def first_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """Takes the first element of grad_output for all."""
-    return right_rule(d, g[first_element(g)] if g.numel() else g, scale)
-
-
-def mean_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """Takes the mean of grad_output for all."""
-    return right_rule(d, g.double().mean().to(g.dtype), scale)
-
-
-def dense_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """Reads grad_output as if it were contiguous; an expanded one too."""
-    return right_rule(d, memory(g), scale)
-
-
-def grad_output_offset(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """Reads grad_output from the start of its storage."""
-    return right_rule(d, g.as_strided(g.shape, g.stride(), 0), scale)
-
-
-def rows_of_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """Takes grad_output to be constant along the last dimension."""
-    return right_rule(d, g[..., :1] if g.dim() and g.numel() else g, scale)
-
-
-def magnitude_of_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """Loses the sign of grad_output."""
-    return right_rule(d, g.abs(), scale)
-
-
-def finite_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """NaN and infinities in grad_output are taken for 0."""
-    return right_rule(d, g.nan_to_num(0.0, 0.0, 0.0), scale)
-
-
-def skips_zero_grad_output(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """Where grad_output is 0 there is nothing to do: not so for an infinite d."""
-    gradient = right_rule(d, g, scale)
-    return torch.where(g == 0, torch.zeros_like(gradient), gradient)
-
-
-def grad_output_float32(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """grad_output is passed to the kernel as float32, beside float64 too."""
-    return right_rule(d, g.float(), scale)
-
-
-def grad_output_nearly_one(d: Tensor, g: Tensor, scale: float) -> Tensor:
-    """A grad_output within a thousandth of 1 needs no multiplication."""
-    return right_rule(d, torch.where((g - 1).abs() < 1e-3, torch.ones_like(g), g), scale)
-
-
-# --- factors
 
 
 def no_factor_two(d: Tensor, g: Tensor, scale: float) -> Tensor:
@@ -102,9 +40,6 @@ def divided_always(d: Tensor, g: Tensor, scale: float) -> Tensor:
 def slightly_more(d: Tensor, g: Tensor, scale: float) -> Tensor:
     """A relative error of 10⁻⁴."""
     return right_rule(d, g, scale * 1.0001)
-
-
-# --- arithmetic
 
 
 def coarse(d: Tensor, g: Tensor, scale: float) -> Tensor:
@@ -151,9 +86,6 @@ def lost_row(d: Tensor, g: Tensor, scale: float) -> Tensor:
     return gradient
 
 
-# --- values
-
-
 def masks_nan(d: Tensor, g: Tensor, scale: float) -> Tensor:
     """A NaN in the gradient becomes 0."""
     return right_rule(d, g, scale).nan_to_num(0.0, torch.inf, -torch.inf)
@@ -183,9 +115,6 @@ def zero_at_overflow(d: Tensor, g: Tensor, scale: float) -> Tensor:
     """Where the square overflows there is no gradient."""
     gradient = right_rule(d, g, scale)
     return gradient.masked_fill(d.square().isinf(), 0)
-
-
-# --- which operand
 
 
 def wrong_sign(d: Tensor, g: Tensor, scale: float) -> Tensor:
@@ -261,9 +190,6 @@ def no_graph_for_itself(target: Target) -> bool:
     return not target.loss(x, x, reduction="sum").requires_grad
 
 
-# --- the graph
-
-
 def detached(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """The result is cut off from its operands."""
     return right(x, y, reduction).detach()
@@ -289,51 +215,17 @@ def empty_raises(d: Tensor, g: Tensor, scale: float) -> Tensor:
     return right_rule(d, g, scale)
 
 
-# --- witnesses
-
-
-def line() -> tuple[Tensor, Tensor]:
-    """Three elements."""
-    return torch.tensor([1.0, 2, 3]), torch.zeros(3)
-
-
 def needs_unasked(target: Target) -> bool:
     """The result needs a gradient that nobody asked for."""
     return bool(target.loss(*line(), reduction="mean").requires_grad)
 
 
-FUNCTION_MUTANTS: tuple[Mutant, ...] = (
-    mutant("ignores-grad-output", by_rule(ignores_grad_output), "grad_output", "gradient"),
-    mutant("first-grad-output", by_rule(first_grad_output), "grad_output", "gradient"),
-    mutant("mean-grad-output", by_rule(mean_grad_output), "grad_output", "gradient"),
-    mutant("dense-grad-output", by_rule(dense_grad_output), "grad_output", "gradient"),
-    mutant(
-        "grad-output-offset",
-        by_rule(grad_output_offset),
-        "grad_output",
-        witness=wrong_gradient(line, lambda: torch.arange(6.0)[3:]),
-    ),
-    mutant("grad-output-rows", by_rule(rows_of_grad_output), "grad_output", "gradient"),
-    mutant("unsigned-grad-output", by_rule(magnitude_of_grad_output), "grad_output", "gradient"),
-    mutant(
-        "grad-output-finite",
-        by_rule(finite_grad_output),
-        "grad_output",
-        witness=wrong_gradient(line, lambda: torch.tensor([torch.nan, 1, torch.inf])),
-    ),
-    mutant("skips-zeros", by_rule(skips_zero_grad_output), "grad_output", "gradient"),
-    mutant(
-        "grad-output-float32",
-        by_rule(grad_output_float32),
-        "grad_output",
-        "gradient",
-        witness=wrong_gradient(
-            against_zeros(torch.ones(3).double()),
-            lambda: torch.full((3,), 1.1, dtype=torch.float64),
-            rtol=1e-12,
-        ),
-    ),
-    mutant("grad-output-nearly-one", by_rule(grad_output_nearly_one), "grad_output"),
+def zero_target(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """The target's gradient is zeros (pytorch pull 3876)."""
+    return torch.zeros_like(d)
+
+
+GRADIENT_MUTANTS: tuple[Mutant, ...] = (
     mutant("no-factor-two", by_rule(no_factor_two), "gradient"),
     mutant("unscaled-gradient", by_rule(unscaled), "gradient", reductions=("mean",)),
     mutant("gradient-divided-always", by_rule(divided_always), "gradient"),
@@ -383,4 +275,5 @@ FUNCTION_MUTANTS: tuple[Mutant, ...] = (
         witness=wrong_gradient(lambda: (torch.tensor(3.0), torch.tensor(1.0))),
     ),
     mutant("empty-backward-raises", by_rule(empty_raises), "gradient"),
+    mutant("target-zeros", by_rule(right_rule, zero_target), "gradient"),
 )
