@@ -25,6 +25,15 @@ from conformance.running.supervisor import Run, WorkerLost
 from conformance.verdict.commitment import Secret
 from conformance.verdict.configuration import ConfigurationError, find, parse_text, read
 from conformance.verdict.gate import compare, parse_policy, rule, uncovered
+from conformance.verdict.signature import (
+    Signer,
+    SigningError,
+    Verifier,
+    make_pair,
+    public_of,
+    source_digests,
+    write_signed,
+)
 from conformance.verdict.verdict import (
     DamagedVerdict,
     broken_rows,
@@ -57,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # one that has no σ
     try:
         return int(options.command(options))
-    except (UsageError, DamagedVerdict, ConfigurationError) as error:
+    except (UsageError, DamagedVerdict, ConfigurationError, SigningError) as error:
         return _complain(str(error), USAGE)
     except Refused as error:
         return _complain(str(error), error.status)
@@ -120,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="known deviations; conformance.toml or pyproject.toml of this folder unless told",
     )
+    check.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        help="sign each verdict, as DIR/TARGET/verdict.dsse.json: see loss-conformance key",
+    )
     check.set_defaults(command=_check)
 
     smoke = commands.add_parser("smoke", help="try a target's adapter before judging it")
@@ -170,7 +185,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="VERDICT.json",
         help="earlier verdicts, to say what is new and what is fixed",
     )
+    gate.add_argument(
+        "--trust",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="PUBKEY",
+        help="only verdicts that one of these keys has signed, beside those of the policy",
+    )
     gate.set_defaults(command=_gate)
+
+    key = commands.add_parser("key", help="make a pair of keys to sign verdicts with")
+    key.add_argument("file", nargs="?", type=Path, default=Path("conformance.key"), metavar="FILE")
+    key.set_defaults(command=_key)
     return parser
 
 
@@ -222,6 +249,9 @@ def _check(options: argparse.Namespace) -> int:
     _check_globs(clauses)
     if options.observe and not options.report:
         raise UsageError("--observe writes into a report: name its folder with --report DIR")
+    if options.sign and not options.report:
+        raise UsageError("--sign signs what is in a report: name its folder with --report DIR")
+    signer = Signer.read(options.sign) if options.sign else None
     waivers = parse(read(options.waivers) if options.waivers else find())
     check_targets(waivers, options.targets, _registered)
     statuses = []
@@ -240,6 +270,7 @@ def _check(options: argparse.Namespace) -> int:
             "observe": time.time() if options.observe else None,
         }
         try:
+            before = source_digests(target) if signer else {}
             verdict = _check_one(setting, waivers, options)
             verdicts.append(verdict)
             statuses.append(_status(verdict))
@@ -247,6 +278,8 @@ def _check(options: argparse.Namespace) -> int:
                 _complain("interrupted: the verdict has what was found until then", INCOMPLETE)
                 statuses.append(INCOMPLETE)
                 break
+            if signer and not _sign(signer, verdict, target, before, options.report):
+                statuses.append(INCOMPLETE)
         except Refused as error:
             if str(error) not in told:  # once, where several lack the same
                 _complain(str(error), error.status)
@@ -297,6 +330,19 @@ def _check_one(
                     write_observations(folder, run.observed)
     announce(verdict, os.environ)
     return verdict
+
+
+def _sign(
+    signer: Signer, verdict: dict[str, Any], target: str, before: dict[str, str], report: Path
+) -> bool:
+    """Whether it could be signed: not where its source is not what it was ``before`` the run."""
+    if source_digests(target) != before:
+        _complain(f"{target}: its file changed while it was judged: not signed", INCOMPLETE)
+        return False
+    path = report / verdict["target"] / "verdict.json"
+    with _writing(path):
+        write_signed(path, verdict, signer, before)
+    return True
 
 
 def _status(verdict: dict[str, Any]) -> int:
@@ -451,7 +497,8 @@ def _waive(options: argparse.Namespace) -> int:
 
 def _gate(options: argparse.Namespace) -> int:
     policy = parse_policy(read(options.policy) if options.policy else find())
-    rulings = rule(options.files, policy, datetime.datetime.now(datetime.UTC))
+    trusted = [Verifier.read(path) for path in (*options.trust, *map(Path, policy.trust))]
+    rulings = rule(options.files, policy, datetime.datetime.now(datetime.UTC), trusted)
     earlier = [read_verdict(path) for path in options.baseline]
     for ruling in rulings:
         print(ruling)
@@ -463,3 +510,10 @@ def _gate(options: argparse.Namespace) -> int:
     for line in missing:
         print(f"REFUSED: {line}")
     return BROKEN if missing or any(r.reasons for r in rulings) else OK
+
+
+def _key(options: argparse.Namespace) -> int:
+    name = make_pair(options.file)
+    print(f"{options.file}: signs verdicts (check --sign); keep it to yourself")
+    print(f"{public_of(options.file)}: who has it can trust them (gate --trust); id {name[:16]}")
+    return OK

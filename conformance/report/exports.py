@@ -35,7 +35,8 @@ def write_observations(folder: Path, shards: Mapping[str, Iterable[Json]]) -> No
 
 def withdraw(folder: Path) -> None:
     """Remove what an earlier run wrote beside its verdict. Raises OSError."""
-    for name in ("report.html", "junit.xml", "summary.md", "badge.json", "observations.jsonl"):
+    written = ("report.html", "junit.xml", "summary.md", "badge.json", "observations.jsonl")
+    for name in (*written, "verdict.dsse.json"):
         (folder / name).unlink(missing_ok=True)
     for script in folder.glob("repro/*.py"):
         script.unlink()

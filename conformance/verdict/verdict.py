@@ -213,8 +213,13 @@ def write_verdict(path: Path, verdict: dict[str, Any]) -> None:
         if not _runs(part.suffix[1:]):  # its process was killed while it wrote
             part.unlink(missing_ok=True)
     fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps(verdict, indent=1) + "\n", encoding="utf-8")
+    fresh.write_bytes(in_file(verdict))
     fresh.replace(path)
+
+
+def in_file(verdict: dict[str, Any]) -> bytes:
+    """What a file of it holds."""
+    return (json.dumps(verdict, indent=1) + "\n").encode()
 
 
 def _runs(process: str) -> bool:
@@ -236,11 +241,22 @@ def digest(body: dict[str, Any]) -> str:
 
 def read_verdict(path: Path) -> dict[str, Any]:
     """The JSON of a verdict file. Raises DamagedVerdict where it is cut, edited or none."""
+    return parse_verdict(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Raises DamagedVerdict."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except OSError as error:
         raise DamagedVerdict(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+
+
+def parse_verdict(text: bytes, path: Path) -> dict[str, Any]:
+    """The JSON of a verdict that was read from ``path``. Raises DamagedVerdict."""
+    try:
+        data = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise DamagedVerdict(f"{path}: not whole JSON ({error})") from None
     if not isinstance(data, dict) or "digest" not in data or "clauses" not in data:
         raise DamagedVerdict(f"{path}: not a verdict")
