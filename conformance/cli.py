@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import functools
 import io
 import os
 import secrets
@@ -19,6 +20,7 @@ from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID, CLAUSES, selects
 from conformance.report.exports import announce, export, withdraw, write_observations
 from conformance.report.repro import write_scripts
+from conformance.running import sandbox
 from conformance.running.hosting import Hosting, Refused
 from conformance.running.options import UsageError, check_profile
 from conformance.running.supervisor import Run, WorkerLost
@@ -215,6 +217,12 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the interpreter that the target runs in: it needs torch, and nothing of the suite",
     )
+    parser.add_argument(
+        "--sandbox",
+        choices=sandbox.LEVELS,
+        default="none",
+        help="bwrap: the target runs in bubblewrap; auto: where that can be had; none unless told",
+    )
 
 
 def _hosting(setting: dict[str, Any], options: argparse.Namespace) -> Hosting:
@@ -222,7 +230,25 @@ def _hosting(setting: dict[str, Any], options: argparse.Namespace) -> Hosting:
     python = options.python or ""
     if python and not os.access(python, os.X_OK):
         raise UsageError(f"--python {python}: no such interpreter")
-    return Hosting(setting["target"], setting["device"], options.timeout, python)
+    return Hosting(
+        setting["target"],
+        setting["device"],
+        options.timeout,
+        python,
+        bwrap=_bwrap(options.sandbox),
+        hidden=(str(options.sign),) if getattr(options, "sign", None) else (),
+    )
+
+
+@functools.cache
+def _bwrap(level: str) -> str:
+    """The program of the sandbox; empty for none. Raises Refused where it must be and cannot."""
+    lacking = sandbox.why_not() if level != "none" else ""
+    if level == "bwrap" and lacking:
+        raise Refused(f"--sandbox bwrap: {lacking}", INCOMPLETE)
+    if lacking:
+        print(f"loss-conformance: without a sandbox: {lacking}", file=sys.stderr)
+    return "" if lacking or level == "none" else "bwrap"
 
 
 def _positive(text: str) -> int:
@@ -252,6 +278,8 @@ def _check(options: argparse.Namespace) -> int:
     if options.sign and not options.report:
         raise UsageError("--sign signs what is in a report: name its folder with --report DIR")
     signer = Signer.read(options.sign) if options.sign else None
+    if signer and not _bwrap(options.sandbox):
+        _complain("--sign without a sandbox: the target can read the key", OK)
     waivers = parse(read(options.waivers) if options.waivers else find())
     check_targets(waivers, options.targets, _registered)
     statuses = []

@@ -203,6 +203,7 @@ class View:
             ("committed to by", v.get("commitment", {}).get("sha256", "")[:16]),
             ("clauses", "" if v["selected"] == "*" else v["selected"]),
             ("domain", "" if v.get("domain", "full") == "full" else v["domain"]),
+            ("isolation", v.get("isolation", "")),
             ("cases", f"{v['examples']:,} in {v['duration_s']:.1f} s"),
             ("cases' digest", v["cases"][:16]),
             *v["environment"].items(),

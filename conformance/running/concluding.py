@@ -75,6 +75,7 @@ def conclude(
         domain=target.domain.words(),
         created=now(),
         commitment=commitment,
+        isolation=session.observer.isolation,
     )
 
 

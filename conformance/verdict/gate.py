@@ -19,6 +19,7 @@ from conformance.verdict.configuration import (
 from conformance.verdict.signature import Unsigned, Verifier, check_signed
 from conformance.verdict.verdict import (
     BROKEN_STATUSES,
+    ISOLATION,
     DamagedVerdict,
     broken_rows,
     parse_verdict,
@@ -39,8 +40,8 @@ class Policy:
     ``trust``: files of public keys, one of which must have signed each verdict.
     ``waivers_need_link``; ``max_age_days``: of a verdict; ``commit``: which it must have been made
     from, ``HEAD`` for the present one; ``same_source``: the target's source must still be what was
-    judged; ``domain``: ``full`` where a verdict on a part of all inputs is not enough. Empty, zero
-    and false ask for nothing.
+    judged; ``domain``: ``full`` where a verdict on a part of all inputs is not enough;
+    ``isolation``: of the target, at least. Empty, zero and false ask for nothing.
     """
 
     targets: tuple[str, ...] = ()
@@ -53,9 +54,16 @@ class Policy:
     same_source: bool = False
     domain: str = ""
     trust: tuple[str, ...] = ()
+    isolation: str = ""
 
 
-_KNOWN = {"devices": DEVICES, "dtypes": DTYPES, "profile": PROFILE_ORDER, "domain": ("full",)}
+_KNOWN = {
+    "devices": DEVICES,
+    "dtypes": DTYPES,
+    "profile": PROFILE_ORDER,
+    "domain": ("full",),
+    "isolation": ISOLATION,
+}
 
 
 def parse_policy(configuration: Configuration) -> Policy:
@@ -142,6 +150,9 @@ def _refusals(verdict: Json, policy: Policy, now: datetime.datetime) -> Iterator
     domain = verdict.get("domain", "full")
     if policy.domain and domain != policy.domain:
         yield f"it speaks of a part of all inputs only: {domain}"
+    isolation = verdict.get("isolation", ISOLATION[0])
+    if policy.isolation and ISOLATION.index(isolation) < ISOLATION.index(policy.isolation):
+        yield f"its target was judged with isolation {isolation}, less than {policy.isolation}"
     waived = [r for r in verdict["clauses"] if r["status"] == "waived"]
     if policy.waivers_need_link and (bare := [r for r in waived if not r["waiver"]["link"]]):
         yield f"a waiver without a link: {', '.join(sorted({r['id'] for r in bare}))}"

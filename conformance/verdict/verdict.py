@@ -18,6 +18,7 @@ from conformance.verdict.commitment import kept
 SCHEMA = 1
 SPEC = "mse 1.0"
 BROKEN_STATUSES = ("fail", "crash", "timeout", "stale")
+ISOLATION = ("none", "process", "sandbox")  # each keeps more from the target than the one before
 
 
 class DamagedVerdict(ValueError):
@@ -87,6 +88,7 @@ class Verdict:
     ``interrupted``: somebody cut it short.
 
     ``seed``: None as long as it is secret; ``commitment``: of one that was, see commitment.py.
+    ``isolation``: of the target's calls from all else: none, process or sandbox.
     ``accuracy``, ``coverage``: see measures.py. ``domain``: the inputs that it speaks of, in words;
     empty for all.
     """
@@ -111,6 +113,7 @@ class Verdict:
     created: str = ""
     domain: str = ""
     commitment: dict[str, str] | None = None
+    isolation: str = "none"
 
     @property
     def failures(self) -> list[ClauseResult]:
@@ -161,6 +164,7 @@ class Verdict:
             "seed": self.seed,
             "selected": self.selected,
             "domain": self.domain or "full",
+            "isolation": self.isolation,
             "conforms": self.conforms,
             "complete": self.complete,
             "interrupted": self.interrupted,
