@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.cases.profiles import PROFILES
-from conformance.clauses import BY_ID, CLAUSES, selects
+from conformance.clauses import BY_ID, CLAUSES, FORBIDDEN, selects
 from conformance.report.exports import announce, export, withdraw, write_observations
 from conformance.report.repro import write_scripts
 from conformance.running import sandbox
@@ -130,6 +130,13 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="known deviations; conformance.toml or pyproject.toml of this folder unless told",
+    )
+    check.add_argument(
+        "--forbid",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="an operator or kernel that it must not run, as aten::mse_loss*; may be given again",
     )
     check.add_argument(
         "--sign",
@@ -296,6 +303,7 @@ def _check(options: argparse.Namespace) -> int:
             **_seeded(seed),
             "clause": clauses,
             "observe": time.time() if options.observe else None,
+            "forbid": options.forbid,
         }
         try:
             before = source_digests(target) if signer else {}
@@ -347,7 +355,7 @@ def _check_one(
         print(f"loss-conformance: {setting['target']}: {line}", file=sys.stderr)
     folder = options.report / verdict["target"] if options.report else None
     try:
-        show(verdict, {c.id: c.sentence for c in CLAUSES}, folder)
+        show(verdict, {c.id: c.sentence for c in (*CLAUSES, FORBIDDEN)}, folder)
     finally:  # though nobody may read on
         if folder:
             _write(folder, verdict)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from conformance.clauses import BY_ID
+from conformance.clauses import sentence_of
 from conformance.report.text import conclusion, table
 from conformance.verdict.verdict import BROKEN_STATUSES, broken_rows
 
@@ -138,7 +138,7 @@ def workflow_commands(verdict: Json) -> Iterator[str]:
     for clause in dict.fromkeys(r["id"] for r in broken_rows(verdict)):
         rows = [r for r in broken_rows(verdict) if r["id"] == clause]
         dtypes = ", ".join(r["dtype"] for r in rows)
-        message = f"{BY_ID[clause].sentence} {rows[0]['counterexample']['message']}"
+        message = f"{sentence_of(clause)} {rows[0]['counterexample']['message']}"
         title = _escaped(f"{verdict['target']} breaks {clause} ({dtypes})")
         title = title.replace(":", "%3A").replace(",", "%2C")
         yield f"::error title={title}::{_escaped(message)}"

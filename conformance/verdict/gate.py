@@ -16,6 +16,7 @@ from conformance.verdict.configuration import (
     check_keys,
     check_known,
 )
+from conformance.verdict.provenance import used
 from conformance.verdict.signature import Unsigned, Verifier, check_signed
 from conformance.verdict.verdict import (
     BROKEN_STATUSES,
@@ -41,7 +42,8 @@ class Policy:
     ``waivers_need_link``; ``max_age_days``: of a verdict; ``commit``: which it must have been made
     from, ``HEAD`` for the present one; ``same_source``: the target's source must still be what was
     judged; ``domain``: ``full`` where a verdict on a part of all inputs is not enough;
-    ``isolation``: of the target, at least. Empty, zero and false ask for nothing.
+    ``isolation``: of the target, at least; ``forbid``: patterns of operators and kernels that it
+    must not have run. Empty, zero and false ask for nothing.
     """
 
     targets: tuple[str, ...] = ()
@@ -55,6 +57,7 @@ class Policy:
     domain: str = ""
     trust: tuple[str, ...] = ()
     isolation: str = ""
+    forbid: tuple[str, ...] = ()
 
 
 _KNOWN = {
@@ -153,6 +156,10 @@ def _refusals(verdict: Json, policy: Policy, now: datetime.datetime) -> Iterator
     isolation = verdict.get("isolation", ISOLATION[0])
     if policy.isolation and ISOLATION.index(isolation) < ISOLATION.index(policy.isolation):
         yield f"its target was judged with isolation {isolation}, less than {policy.isolation}"
+    if policy.forbid and "made_of" not in verdict:
+        yield "it does not say what its target is made of"
+    elif policy.forbid and (found := used(verdict["made_of"], policy.forbid)):
+        yield f"its target runs what is forbidden: {', '.join(found)}"
     waived = [r for r in verdict["clauses"] if r["status"] == "waived"]
     if policy.waivers_need_link and (bare := [r for r in waived if not r["waiver"]["link"]]):
         yield f"a waiver without a link: {', '.join(sorted({r['id'] for r in bare}))}"

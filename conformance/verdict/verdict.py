@@ -89,6 +89,8 @@ class Verdict:
 
     ``seed``: None as long as it is secret; ``commitment``: of one that was, see commitment.py.
     ``isolation``: of the target's calls from all else: none, process or sandbox.
+    ``made_of``: what it ran, see provenance.py; None where nobody looked. ``forbidden``: patterns
+    of what it was not to run.
     ``accuracy``, ``coverage``: see measures.py. ``domain``: the inputs that it speaks of, in words;
     empty for all.
     """
@@ -114,6 +116,8 @@ class Verdict:
     domain: str = ""
     commitment: dict[str, str] | None = None
     isolation: str = "none"
+    made_of: dict[str, list[str]] | None = None
+    forbidden: tuple[str, ...] = ()
 
     @property
     def failures(self) -> list[ClauseResult]:
@@ -179,6 +183,10 @@ class Verdict:
             "accuracy": self.accuracy,
             "coverage": self.coverage,
         }
+        if self.made_of is not None:
+            body["made_of"] = self.made_of
+        if self.forbidden:
+            body["forbidden"] = [*self.forbidden]
         if self.commitment is not None:
             body["commitment"] = self.commitment
         return body | {"digest": digest(body)}
