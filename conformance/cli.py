@@ -205,7 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     gate.set_defaults(command=_gate)
 
     key = commands.add_parser("key", help="make a pair of keys to sign verdicts with")
-    key.add_argument("file", nargs="?", type=Path, default=Path("conformance.key"), metavar="FILE")
+    key.add_argument("file", nargs="?", type=Path, default=Path("signing.key"), metavar="FILE")
     key.set_defaults(command=_key)
     return parser
 

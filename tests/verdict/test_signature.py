@@ -257,14 +257,14 @@ def test_from_a_key_to_an_accepted_verdict(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MINE.format(body="pass"))
     assert main(["key"]) == 0
-    assert main([*CHECK, "--sign", "conformance.key"]) == 2
+    assert main([*CHECK, "--sign", "signing.key"]) == 2
     assert "name its folder with --report DIR" in capsys.readouterr().err
-    assert main([*CHECK, "--sign", "conformance.key", "--report", "out"]) == 0
+    assert main([*CHECK, "--sign", "signing.key", "--report", "out"]) == 0
     told = json.loads((tmp_path / "out/loss/verdict.dsse.json").read_text())
     about = json.loads(base64.b64decode(told["payload"]))
     assert [subject["name"] for subject in about["subject"]] == ["loss", "mine.py"]
     assert len({subject["digest"]["sha256"] for subject in about["subject"]}) == 1
-    gate = ["gate", "out/loss/verdict.json", "--trust", "conformance.key.pub"]
+    gate = ["gate", "out/loss/verdict.json", "--trust", "signing.key.pub"]
     capsys.readouterr()
     assert main(gate) == 1
     assert capsys.readouterr().out == (
@@ -274,7 +274,7 @@ def test_from_a_key_to_an_accepted_verdict(
     assert main([*CHECK, "--report", "out"]) == 0  # unsigned: the earlier envelope has gone
     assert main(gate) == 1
     assert "it is not signed" in capsys.readouterr().out
-    (tmp_path / "conformance.toml").write_text("[gate]\ntrust = ['conformance.key.pub']\n")
+    (tmp_path / "conformance.toml").write_text("[gate]\ntrust = ['signing.key.pub']\n")
     assert main(gate[:2]) == 1
     assert "it is not signed" in capsys.readouterr().out
 
