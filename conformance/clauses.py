@@ -522,6 +522,11 @@ CLAUSES: tuple[Clause, ...] = (
     ),
 )
 
+# No part of the specification: a right loss may break it. Only where a user forbids something.
+FORBIDDEN = _clause(
+    "provenance.forbidden", "It runs no operator or kernel that was forbidden by name."
+)
+
 # Why a clause is unavailable though nothing is missing: the target is rejected without it.
 BLOCKED = "a plain value or gradient is wrong already"
 # What no verdict made on one GPU can say; the verdict names it.
@@ -553,6 +558,11 @@ SELF_REPORTED = frozenset(
 )
 
 BY_ID = {clause.id: clause for clause in CLAUSES}
+
+
+def sentence_of(clause: str) -> str:
+    """Of any that a verdict may have a row for."""
+    return (BY_ID | {FORBIDDEN.id: FORBIDDEN})[clause].sentence
 
 
 def selects(globs: str, clause: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import functools
 import io
 import os
 import secrets
@@ -17,9 +18,10 @@ from typing import Any
 
 from conformance.cases.claimed import UnknownLoss
 from conformance.cases.profiles import PROFILES
-from conformance.clauses import BY_ID, CLAUSES, selects
+from conformance.clauses import BY_ID, CLAUSES, FORBIDDEN, selects
 from conformance.report.exports import announce, export, withdraw, write_observations
 from conformance.report.repro import write_scripts
+from conformance.running import sandbox
 from conformance.running.choosing import only_file
 from conformance.running.hosting import Hosting, Refused
 from conformance.running.options import UsageError, check_profile
@@ -29,6 +31,15 @@ from conformance.running.trying import Tried
 from conformance.verdict.commitment import Secret
 from conformance.verdict.configuration import ConfigurationError, find, parse_text, read
 from conformance.verdict.gate import compare, parse_policy, rule, uncovered
+from conformance.verdict.signature import (
+    Signer,
+    SigningError,
+    Verifier,
+    make_pair,
+    public_of,
+    source_digests,
+    write_signed,
+)
 from conformance.verdict.verdict import (
     DamagedVerdict,
     broken_rows,
@@ -62,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # one that has no σ
     try:
         return int(options.command(options))
-    except (UsageError, DamagedVerdict, ConfigurationError) as error:
+    except (UsageError, DamagedVerdict, ConfigurationError, SigningError) as error:
         return _complain(str(error), USAGE)
     except Refused as error:
         return _complain(str(error), error.status)
@@ -126,6 +137,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="known deviations; conformance.toml or pyproject.toml of this folder unless told",
     )
+    check.add_argument(
+        "--forbid",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="an operator or kernel that it must not run, as aten::mse_loss*; may be given again",
+    )
+    check.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY",
+        help="sign each verdict, as DIR/TARGET/verdict.dsse.json: see loss-conformance key",
+    )
     check.set_defaults(command=_check)
 
     smoke = commands.add_parser("smoke", help="try a target's adapter before judging it")
@@ -183,7 +207,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="VERDICT.json",
         help="earlier verdicts, to say what is new and what is fixed",
     )
+    gate.add_argument(
+        "--trust",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="PUBKEY",
+        help="only verdicts that one of these keys has signed, beside those of the policy",
+    )
     gate.set_defaults(command=_gate)
+
+    key = commands.add_parser("key", help="make a pair of keys to sign verdicts with")
+    key.add_argument("file", nargs="?", type=Path, default=Path("signing.key"), metavar="FILE")
+    key.set_defaults(command=_key)
     return parser
 
 
@@ -206,6 +242,12 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the interpreter that the target runs in: it needs torch, and nothing of the suite",
     )
+    parser.add_argument(
+        "--sandbox",
+        choices=sandbox.LEVELS,
+        default="none",
+        help="bwrap: the target runs in bubblewrap; auto: where that can be had; none unless told",
+    )
 
 
 def _hosting(setting: dict[str, Any], options: argparse.Namespace) -> Hosting:
@@ -216,7 +258,26 @@ def _hosting(setting: dict[str, Any], options: argparse.Namespace) -> Hosting:
     loss = options.loss or ""
     if loss and loss not in LOSSES:
         raise UsageError(str(UnknownLoss(loss)))
-    return Hosting(setting["target"], setting["device"], options.timeout, python, loss=loss)
+    return Hosting(
+        setting["target"],
+        setting["device"],
+        options.timeout,
+        python,
+        loss=loss,
+        bwrap=_bwrap(options.sandbox),
+        hidden=(str(options.sign),) if getattr(options, "sign", None) else (),
+    )
+
+
+@functools.cache
+def _bwrap(level: str) -> str:
+    """The program of the sandbox; empty for none. Raises Refused where it must be and cannot."""
+    lacking = sandbox.why_not() if level != "none" else ""
+    if level == "bwrap" and lacking:
+        raise Refused(f"--sandbox bwrap: {lacking}", INCOMPLETE)
+    if lacking:
+        print(f"loss-conformance: without a sandbox: {lacking}", file=sys.stderr)
+    return "" if lacking or level == "none" else "bwrap"
 
 
 def _positive(text: str) -> int:
@@ -243,6 +304,11 @@ def _check(options: argparse.Namespace) -> int:
     _check_globs(clauses)
     if options.observe and not options.report:
         raise UsageError("--observe writes into a report: name its folder with --report DIR")
+    if options.sign and not options.report:
+        raise UsageError("--sign signs what is in a report: name its folder with --report DIR")
+    signer = Signer.read(options.sign) if options.sign else None
+    if signer and not _bwrap(options.sandbox):
+        _complain("--sign without a sandbox: the target can read the key", OK)
     waivers = parse(read(options.waivers) if options.waivers else find())
     options.targets = options.targets or [_only_file()]
     check_targets(waivers, options.targets, _registered)
@@ -260,8 +326,10 @@ def _check(options: argparse.Namespace) -> int:
             **_seeded(seed),
             "clause": clauses,
             "observe": time.time() if options.observe else None,
+            "forbid": options.forbid,
         }
         try:
+            before = source_digests(target) if signer else {}
             verdict = _check_one(setting, waivers, options)
             verdicts.append(verdict)
             statuses.append(_status(verdict))
@@ -269,6 +337,8 @@ def _check(options: argparse.Namespace) -> int:
                 _complain("interrupted: the verdict has what was found until then", INCOMPLETE)
                 statuses.append(INCOMPLETE)
                 break
+            if signer and not _sign(signer, verdict, target, before, options.report):
+                statuses.append(INCOMPLETE)
         except Refused as error:
             if str(error) not in told:  # once, where several lack the same
                 _complain(str(error), error.status)
@@ -315,7 +385,7 @@ def _check_one(
         print(f"loss-conformance: {setting['target']}: {line}", file=sys.stderr)
     folder = options.report / verdict["target"] if options.report else None
     try:
-        show(verdict, {c.id: c.sentence for c in CLAUSES}, folder)
+        show(verdict, {c.id: c.sentence for c in (*CLAUSES, FORBIDDEN)}, folder)
     finally:  # though nobody may read on
         if folder:
             _write(folder, verdict)
@@ -326,6 +396,19 @@ def _check_one(
                     write_observations(folder, run.observed)
     announce(verdict, os.environ)
     return verdict
+
+
+def _sign(
+    signer: Signer, verdict: dict[str, Any], target: str, before: dict[str, str], report: Path
+) -> bool:
+    """Whether it could be signed: not where its source is not what it was ``before`` the run."""
+    if source_digests(target) != before:
+        _complain(f"{target}: its file changed while it was judged: not signed", INCOMPLETE)
+        return False
+    path = report / verdict["target"] / "verdict.json"
+    with _writing(path):
+        write_signed(path, verdict, signer, before)
+    return True
 
 
 def _status(verdict: dict[str, Any]) -> int:
@@ -519,7 +602,8 @@ def _waive(options: argparse.Namespace) -> int:
 
 def _gate(options: argparse.Namespace) -> int:
     policy = parse_policy(read(options.policy) if options.policy else find())
-    rulings = rule(options.files, policy, datetime.datetime.now(datetime.UTC))
+    trusted = [Verifier.read(path) for path in (*options.trust, *map(Path, policy.trust))]
+    rulings = rule(options.files, policy, datetime.datetime.now(datetime.UTC), trusted)
     earlier = [read_verdict(path) for path in options.baseline]
     for ruling in rulings:
         print(ruling)
@@ -531,3 +615,10 @@ def _gate(options: argparse.Namespace) -> int:
     for line in missing:
         print(f"REFUSED: {line}")
     return BROKEN if missing or any(r.reasons for r in rulings) else OK
+
+
+def _key(options: argparse.Namespace) -> int:
+    name = make_pair(options.file)
+    print(f"{options.file}: signs verdicts (check --sign); keep it to yourself")
+    print(f"{public_of(options.file)}: who has it can trust them (gate --trust); id {name[:16]}")
+    return OK

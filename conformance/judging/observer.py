@@ -108,10 +108,11 @@ class Observer(abc.ABC):
     """An observer of one target on one device, whichever side of a wall it is on.
 
     ``claimed``: what the target says of itself. ``environment``: versions and hardware beside it.
-    ``limit``: seconds that a call may take.
+    ``limit``: seconds that a call may take. ``isolation``: none, process or sandbox.
     """
 
     limit = math.inf
+    isolation = "none"
     claimed: Claimed
     environment: dict[str, str]
     device: str

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from conformance.clauses import BY_ID
+from conformance.clauses import sentence_of
 from conformance.report.text import conclusion, table
 from conformance.verdict.verdict import BROKEN_STATUSES, broken_rows
 
@@ -35,7 +35,8 @@ def write_observations(folder: Path, shards: Mapping[str, Iterable[Json]]) -> No
 
 def withdraw(folder: Path) -> None:
     """Remove what an earlier run wrote beside its verdict. Raises OSError."""
-    for name in ("report.html", "junit.xml", "summary.md", "badge.json", "observations.jsonl"):
+    written = ("report.html", "junit.xml", "summary.md", "badge.json", "observations.jsonl")
+    for name in (*written, "verdict.dsse.json"):
         (folder / name).unlink(missing_ok=True)
     for script in folder.glob("repro/*.py"):
         script.unlink()
@@ -137,7 +138,7 @@ def workflow_commands(verdict: Json) -> Iterator[str]:
     for clause in dict.fromkeys(r["id"] for r in broken_rows(verdict)):
         rows = [r for r in broken_rows(verdict) if r["id"] == clause]
         dtypes = ", ".join(r["dtype"] for r in rows)
-        message = f"{BY_ID[clause].sentence} {rows[0]['counterexample']['message']}"
+        message = f"{sentence_of(clause)} {rows[0]['counterexample']['message']}"
         title = _escaped(f"{verdict['target']} breaks {clause} ({dtypes})")
         title = title.replace(":", "%3A").replace(",", "%2C")
         yield f"::error title={title}::{_escaped(message)}"

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from conformance.clauses import BY_ID
 from conformance.report.suggestions import suggestions
+from conformance.verdict.provenance import LIBRARY, used
 from conformance.verdict.verdict import BROKEN_STATUSES, broken_rows
 
 Json = dict[str, Any]
@@ -91,7 +92,11 @@ def header(verdict: Json) -> Text:
     if "nonce" in verdict.get("commitment", {}):
         text.append(f"\nSHA-256 of the seed, a space and {verdict['commitment']['nonce']} is ")
         text.append(verdict["commitment"]["sha256"])
-    return text.append(f"\n{versions}") if versions else text
+    if versions:
+        text.append(f"\n{versions}")
+    if own := used(verdict.get("made_of", {"operators": [], "kernels": []}), LIBRARY):
+        text.append(f"\nmade of torch's own loss: {_clean(', '.join(own))}")
+    return text
 
 
 def seed_of(verdict: Json) -> str:

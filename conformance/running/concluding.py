@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy
@@ -16,6 +16,8 @@ from conformance.judging.measures import accuracy_rows, coverage_rows
 from conformance.judging.permitted_shown import shown
 from conformance.report.scripts import script
 from conformance.running.session import Session
+from conformance.verdict import provenance
+from conformance.verdict.provenance import MadeOf
 from conformance.verdict.verdict import ClauseResult, Verdict, now, revision
 from conformance.verdict.waivers import Rechecked, applied, today
 
@@ -30,11 +32,14 @@ def conclude(
     interrupted: bool = False,
     rechecked: Sequence[Rechecked] = (),
     commitment: dict[str, str] | None = None,
+    made: Mapping[str, MadeOf] | None = None,
+    forbidden: Sequence[str] = (),
 ) -> Verdict:
     """The verdict: a row for each selected clause, for each dtype it speaks of.
 
     ``rechecked``: the waivers of this target, whose cases have run again. ``commitment``: to the
-    seed, where that was secret.
+    seed, where that was secret. ``made``: what it is made of, by dtype; ``forbidden``: patterns of
+    what it is not to run.
     """
     target, device = session.target, session.device
     written: set[str] = set()
@@ -54,6 +59,8 @@ def conclude(
         for dtype in FLOAT_DTYPES
         if dtype in clause.dtypes_for(target) or (clause.id, dtype) in total.findings
     ]
+    rows += provenance.rows(made or {}, forbidden) if forbidden else []
+    whole = provenance.together((made or {}).values())
     return Verdict(
         target=target.name,
         device=device,
@@ -76,6 +83,9 @@ def conclude(
         spec=target.loss.title,
         created=now(),
         commitment=commitment,
+        isolation=session.observer.isolation,
+        made_of=whole.to_json() if whole else None,
+        forbidden=tuple(forbidden),
     )
 
 

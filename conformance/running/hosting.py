@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -16,9 +17,11 @@ from typing import Any, Protocol
 
 from conformance.cases.arena import Arena
 from conformance.observer.forkserver import TOLD
+from conformance.running import sandbox
 from conformance.running.gpus import own_gpu
 from conformance.running.neutral import environment, home, neutral
 
+_SENDER = struct.Struct("3i")  # process, user and group, as the system tells
 HOST, SERVER = map(neutral, ("conformance.observer.host", "conformance.observer.forkserver"))
 
 
@@ -36,7 +39,9 @@ class Hosting:
 
     ``python``: its interpreter; empty for this one. ``place``: which of several observers it is.
     ``paths``: where modules are looked for, beside the present folder. ``loss``: of which it is a
-    target; empty where it says so itself.
+    target; empty where it says so itself. ``bwrap``: the program of the sandbox,
+    empty without one; ``scratch``: the one folder of its own that can be written to there;
+    ``hidden``: files that cannot be read there.
     """
 
     target: str
@@ -46,6 +51,14 @@ class Hosting:
     place: int = 0
     paths: tuple[str, ...] = ()
     loss: str = ""
+    bwrap: str = ""
+    scratch: str = ""
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def isolation(self) -> str:
+        """How far what it does is kept from everything else, as a verdict says it."""
+        return "sandbox" if self.bwrap else "process"
 
 
 class Ended(Protocol):
@@ -62,11 +75,10 @@ class Ended(Protocol):
 class Forked:
     """An observer of a fork server, which tells of it."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: socket.socket) -> None:
         self._status, self._code = status, -signal.SIGKILL
-        self._told, self._open = bytearray(), True
-        self._pid = 0
-        os.set_blocking(status, False)
+        self._open, self._pid = True, 0
+        status.setblocking(False)
 
     @property
     def pid(self) -> int:
@@ -78,7 +90,7 @@ class Forked:
         end = None if timeout is None else time.monotonic() + timeout
         while self._open:
             left = None if end is None else max(end - time.monotonic(), 0.0)
-            if not ready(self._status, select.POLLIN, left):
+            if not ready(self._status.fileno(), select.POLLIN, left):
                 raise subprocess.TimeoutExpired("an observer", timeout or 0.0)
             self._read()
         return self._code
@@ -86,20 +98,20 @@ class Forked:
     def _read(self) -> None:
         while self._open:
             try:
-                data = os.read(self._status, TOLD.size)
+                data, came_with, *_ = self._status.recvmsg(
+                    TOLD.size, socket.CMSG_SPACE(_SENDER.size)
+                )
             except BlockingIOError:
                 return
-            self._told += data
-            if not data:
-                os.close(self._status)
+            if len(data) < TOLD.size:
+                self._status.close()
                 self._open = False
-            while len(self._told) >= TOLD.size:
-                kind, number = TOLD.unpack_from(self._told)
-                del self._told[: TOLD.size]
-                if kind == b"p":
-                    self._pid = number
-                else:
-                    self._code = number
+                return
+            kind, number = TOLD.unpack(data)
+            if kind == b"c":
+                self._code = number
+            else:  # what it calls itself is another number where it is in a namespace of its own
+                self._pid = next((_SENDER.unpack(sender)[0] for *_, sender in came_with), number)
 
 
 @dataclass
@@ -174,35 +186,72 @@ def opening(hosting: Hosting) -> dict[str, Any]:
 
 def _forked(given: tuple[int, ...], server: int) -> Forked:
     """Raises OSError where the server has ended."""
-    told, status = os.pipe()
-    try:
+    told, status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    told.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    with status, contextlib.ExitStack() as otherwise:
+        otherwise.callback(told.close)
         with socket.socket(fileno=os.dup(server)) as channel:
-            socket.send_fds(channel, [b"o"], [*given, status])
-    except OSError:
-        os.close(told)
-        raise
-    finally:
-        os.close(status)
+            socket.send_fds(channel, [b"o"], [*given, status.fileno()])
+        otherwise.pop_all()
     return Forked(told)
+
+
+class Launched:
+    """A process of its own; in a sandbox, with all that is in there."""
+
+    def __init__(self, process: subprocess.Popen[bytes], sandboxed: bool) -> None:
+        self._process, self._sandboxed = process, sandboxed
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait(self, timeout: float | None = None) -> int:
+        code = self._process.wait(timeout)
+        # bwrap tells of a signal as a shell does.
+        killed = self._sandboxed and code - 128 in signal.valid_signals()
+        return 128 - code if killed else code
+
+    def kill(self) -> None:
+        self._process.kill()
 
 
 def _launch(
     hosting: Hosting, path: str, module: list[str], descriptors: tuple[int, ...]
-) -> subprocess.Popen[bytes]:
+) -> Launched:
     """``python -m MODULE…`` beside the target, from ``path``. Raises Refused."""
-    own = os.environ | own_gpu(hosting.place, hosting.device, os.environ)
-    python = hosting.python or sys.executable
+    own = environment(os.environ | own_gpu(hosting.place, hosting.device, os.environ), path)
+    command = [hosting.python or sys.executable, "-P", "-m", *module]
+    if not hosting.bwrap:
+        return _started(command, own, descriptors, False)
+    shown = sandbox.needed(hosting.python, hosting.target, path, hosting.paths)
+    options = sandbox.arguments(hosting.scratch, shown, hosting.hidden)
+    told, tell = os.pipe()  # not on the command line, which the target can read
     try:
-        return subprocess.Popen(
-            [python, "-P", "-m", *module],
-            env=environment(own, path),
+        os.write(tell, "".join(f"{option}\0" for option in options).encode())
+        os.close(tell)
+        command = [hosting.bwrap, "--args", str(told), "--", *sandbox.limited(command)]
+        inside = own | sandbox.environment(hosting.scratch)
+        return _started(command, inside, (*descriptors, told), True)
+    finally:
+        os.close(told)
+
+
+def _started(
+    command: list[str], own: dict[str, str], descriptors: tuple[int, ...], sandboxed: bool
+) -> Launched:
+    try:
+        process = subprocess.Popen(
+            command,
+            env=own,
             pass_fds=descriptors,
             stdin=subprocess.DEVNULL,
             stdout=_errors(),
             start_new_session=True,  # an interrupt is for whoever judges
         )
     except OSError as error:
-        raise Refused(f"cannot start {python}: {error.strerror}", 2) from None
+        raise Refused(f"cannot start {command[0]}: {error.strerror}", 2) from None
+    return Launched(process, sandboxed)
 
 
 def ready(descriptor: int, event: int, seconds: float | None) -> bool:

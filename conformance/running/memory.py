@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -28,12 +29,28 @@ def total() -> int:
 
 
 def exhausted_by(pid: int) -> bool:
-    """Whether the machine is about to run out of memory, and this process holds much of it.
+    """Whether the machine is about to run out of memory, and this process holds much of it, with
+    those that it has started.
 
     The machine needs a twentieth of all, 256 MiB at least; an eighth is much.
     """
     left = available()
-    return UNKNOWN < left < max(total() // 20, 2**28) and resident(pid) > total() // 8
+    if not UNKNOWN < left < max(total() // 20, 2**28):
+        return False
+    return sum(max(resident(member), 0) for member in family(pid)) > total() // 8
+
+
+def family(pid: int) -> list[int]:
+    """A process, those that it has started, and so on."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(ValueError, OSError, IndexError):
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    found = [pid]
+    for member in found:  # which grows meanwhile
+        found += children.get(member, [])
+    return found
 
 
 def resident(pid: int) -> int:

@@ -19,7 +19,7 @@ from conformance.judging.evidence import BadEvidence
 from conformance.judging.findings import EXPERIMENT
 from conformance.judging.observer import Json, Lost, Observer
 from conformance.observer.host import LOST_DEVICE
-from conformance.running import memory
+from conformance.running import memory, sandbox
 from conformance.running.hosting import Hosting, Refused, Started, opening, ready, start
 
 START_LIMIT = 300.0  # seconds to import torch and the target
@@ -78,12 +78,14 @@ class Process(Observer):
         ``server``: the channel of a fork server, for further ones.
         """
         self.hosting, self.device, self.limit = hosting, hosting.device, hosting.limit
+        self.isolation = hosting.isolation
         self.server = server
         self.arena = arena or Arena.new()
         self.deadline: float | None = None  # time.monotonic(): no call goes on for longer
         self.stopped: Callable[[], bool] = lambda: False
         self._patience = FIRST_CALL
         self._turn, self._left = 0, bytearray()
+        self._tasks = sandbox.tasks()
         self._started: Started | None = started or start(hosting, self.arena, server)
 
     def open(self) -> None:
@@ -211,9 +213,23 @@ class Process(Observer):
             if self.stopped():
                 self.close()
                 raise Interrupted
-            if memory.exhausted_by(self._running.process.pid):
-                text = "was ended: it left the machine almost no memory"
-                raise self._lost(call, "crash", text)
+            self._check_limits(call)
+
+    def _check_limits(self, call: str) -> None:
+        """Raises Lost where it takes more of the machine than it may."""
+        pid = self._running.process.pid
+        if memory.exhausted_by(pid):
+            raise self._lost(call, "crash", "was ended: it left the machine almost no memory")
+        if not self.hosting.bwrap:
+            return
+        if sandbox.crowded(pid, self._tasks):
+            sandbox.end(pid)
+            text = f"was ended: it had started more than {sandbox.CROWD} processes"
+            raise self._lost(call, "crash", text)
+        if sandbox.overflowing(self.hosting.scratch):
+            lost = self._lost(call, "crash", "was ended: it left the machine almost no disk")
+            sandbox.empty(self.hosting.scratch)
+            raise lost
 
     def _read(self) -> bool:
         """Take what there is; False at the end."""

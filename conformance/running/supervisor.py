@@ -14,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -258,15 +259,18 @@ class Run:
     @contextlib.contextmanager
     def _workplace(self) -> Iterator[None]:
         """In the end, whatever happened, no worker is left, nor an observer."""
-        if ForkServer.serves(self.hosting.device):
-            self.server = ForkServer(self.hosting)
-        try:
-            yield
-        finally:
-            for worker in self.workers:
-                worker.close()
-            if self.server is not None:
-                self.server.close()
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            if self.hosting.bwrap:
+                self.hosting = replace(self.hosting, scratch=scratch)
+            if ForkServer.serves(self.hosting.device):
+                self.server = ForkServer(self.hosting)
+            try:
+                yield
+            finally:
+                for worker in self.workers:
+                    worker.close()
+                if self.server is not None:
+                    self.server.close()
 
     def _launch(self, place: int) -> Worker:
         server = self.server.channel.fileno() if self.server else None

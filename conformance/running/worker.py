@@ -22,6 +22,7 @@ from conformance.running.hosting import Hosting, Refused, Started, start
 
 if TYPE_CHECKING:
     from conformance.judging.findings import ShardResult
+    from conformance.verdict.provenance import MadeOf
 
 Json = dict[str, Any]
 
@@ -174,8 +175,19 @@ class Desk:
             interrupted=task["interrupted"],
             rechecked=[Rechecked.from_json(r) for r in task["rechecked"]],
             commitment=self.options.get("commitment"),
+            made=self._made_of(total),
+            forbidden=self.options.get("forbid", ()),
         )
         return verdict.to_json()
+
+    def _made_of(self, total: ShardResult) -> dict[str, MadeOf]:
+        """Nothing where calls were lost, which would be again, unless somebody must know."""
+        from conformance.running.provenance import made_of
+
+        lost = any(f.status in ("crash", "timeout") for f in total.findings.values())
+        if self.stopped or (lost and not self.options.get("forbid")):
+            return {}
+        return made_of(self.session)
 
     def do_smoke(self, task: Json) -> Json:
         """What is wrong with the adapter."""
@@ -197,9 +209,12 @@ class Desk:
     def do_replay(self, task: Json) -> Json:
         """Run a case or an experiment again: what deviates now, or why it cannot run."""
         from conformance.cases.case import Case
+        from conformance.clauses import BY_ID
         from conformance.judging.observer import Unavailable
         from conformance.running.explaining import replayed
 
+        if task["clause"] not in BY_ID:
+            return {"messages": [], "unable": "it is of no specification: check it again"}
         case = Case.from_json(task["case"]) if task["case"] else None
         session = dataclasses.replace(self.session, lost=[])
         try:

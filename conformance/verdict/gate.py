@@ -16,11 +16,15 @@ from conformance.verdict.configuration import (
     check_keys,
     check_known,
 )
+from conformance.verdict.provenance import used
+from conformance.verdict.signature import Unsigned, Verifier, check_signed
 from conformance.verdict.verdict import (
     BROKEN_STATUSES,
+    ISOLATION,
     DamagedVerdict,
     broken_rows,
-    read_verdict,
+    parse_verdict,
+    read_bytes,
     revision,
 )
 from targets.target import DEVICES, DTYPES
@@ -34,10 +38,12 @@ class Policy:
 
     ``targets``, ``devices``: each of these targets on each of these devices must have an accepted
     verdict. ``dtypes``: every verdict must have evidence in these. ``profile``: at least.
+    ``trust``: files of public keys, one of which must have signed each verdict.
     ``waivers_need_link``; ``max_age_days``: of a verdict; ``commit``: which it must have been made
     from, ``HEAD`` for the present one; ``same_source``: the target's source must still be what was
-    judged; ``domain``: ``full`` where a verdict on a part of all inputs is not enough. Empty, zero
-    and false ask for nothing.
+    judged; ``domain``: ``full`` where a verdict on a part of all inputs is not enough;
+    ``isolation``: of the target, at least; ``forbid``: patterns of operators and kernels that it
+    must not have run. Empty, zero and false ask for nothing.
     """
 
     targets: tuple[str, ...] = ()
@@ -49,9 +55,18 @@ class Policy:
     commit: str = ""
     same_source: bool = False
     domain: str = ""
+    trust: tuple[str, ...] = ()
+    isolation: str = ""
+    forbid: tuple[str, ...] = ()
 
 
-_KNOWN = {"devices": DEVICES, "dtypes": DTYPES, "profile": PROFILE_ORDER, "domain": ("full",)}
+_KNOWN = {
+    "devices": DEVICES,
+    "dtypes": DTYPES,
+    "profile": PROFILE_ORDER,
+    "domain": ("full",),
+    "isolation": ISOLATION,
+}
 
 
 def parse_policy(configuration: Configuration) -> Policy:
@@ -99,18 +114,31 @@ class Ruling:
         return f"{self.file}: REFUSED: {'; '.join(self.reasons)}"
 
 
-def rule(files: Iterable[Path], policy: Policy, now: datetime.datetime) -> list[Ruling]:
-    """What the gate says of each file."""
-    return [_ruling(file, policy, now) for file in files]
+def rule(
+    files: Iterable[Path],
+    policy: Policy,
+    now: datetime.datetime,
+    trusted: Sequence[Verifier] = (),
+) -> list[Ruling]:
+    """What the gate says of each file. ``trusted``: keys of which one must have signed it."""
+    return [_ruling(file, policy, now, trusted) for file in files]
 
 
-def _ruling(file: Path, policy: Policy, now: datetime.datetime) -> Ruling:
+def _ruling(
+    file: Path, policy: Policy, now: datetime.datetime, trusted: Sequence[Verifier]
+) -> Ruling:
     try:
-        verdict = read_verdict(file)
+        data = read_bytes(file)
+        verdict = parse_verdict(data, file)
     except DamagedVerdict as error:
         return Ruling(file, None, (str(error).removeprefix(f"{file}: "),))
-    reasons = tuple(_refusals(verdict, policy, now))
-    return Ruling(file, verdict, reasons)
+    reasons = [*_refusals(verdict, policy, now)]
+    if trusted:
+        try:
+            check_signed(file, data, verdict, trusted)
+        except Unsigned as why:
+            reasons.insert(0, str(why))
+    return Ruling(file, verdict, tuple(reasons))
 
 
 def _refusals(verdict: Json, policy: Policy, now: datetime.datetime) -> Iterator[str]:
@@ -125,6 +153,13 @@ def _refusals(verdict: Json, policy: Policy, now: datetime.datetime) -> Iterator
     domain = verdict.get("domain", "full")
     if policy.domain and domain != policy.domain:
         yield f"it speaks of a part of all inputs only: {domain}"
+    isolation = verdict.get("isolation", ISOLATION[0])
+    if policy.isolation and ISOLATION.index(isolation) < ISOLATION.index(policy.isolation):
+        yield f"its target was judged with isolation {isolation}, less than {policy.isolation}"
+    if policy.forbid and "made_of" not in verdict:
+        yield "it does not say what its target is made of"
+    elif policy.forbid and (found := used(verdict["made_of"], policy.forbid)):
+        yield f"its target runs what is forbidden: {', '.join(found)}"
     waived = [r for r in verdict["clauses"] if r["status"] == "waived"]
     if policy.waivers_need_link and (bare := [r for r in waived if not r["waiver"]["link"]]):
         yield f"a waiver without a link: {', '.join(sorted({r['id'] for r in bare}))}"

@@ -18,6 +18,7 @@ from conformance.verdict.commitment import kept
 SCHEMA = 1
 SPEC = "mse 1.0"
 BROKEN_STATUSES = ("fail", "crash", "timeout", "stale")
+ISOLATION = ("none", "process", "sandbox")  # each keeps more from the target than the one before
 
 
 class DamagedVerdict(ValueError):
@@ -87,6 +88,9 @@ class Verdict:
     ``interrupted``: somebody cut it short.
 
     ``seed``: None as long as it is secret; ``commitment``: of one that was, see commitment.py.
+    ``isolation``: of the target's calls from all else: none, process or sandbox.
+    ``made_of``: what it ran, see provenance.py; None where nobody looked. ``forbidden``: patterns
+    of what it was not to run.
     ``accuracy``, ``coverage``: see measures.py. ``domain``: the inputs that it speaks of, in words;
     empty for all. ``spec``: the specification, by its title.
     """
@@ -112,6 +116,9 @@ class Verdict:
     domain: str = ""
     spec: str = SPEC
     commitment: dict[str, str] | None = None
+    isolation: str = "none"
+    made_of: dict[str, list[str]] | None = None
+    forbidden: tuple[str, ...] = ()
 
     @property
     def failures(self) -> list[ClauseResult]:
@@ -162,6 +169,7 @@ class Verdict:
             "seed": self.seed,
             "selected": self.selected,
             "domain": self.domain or "full",
+            "isolation": self.isolation,
             "conforms": self.conforms,
             "complete": self.complete,
             "interrupted": self.interrupted,
@@ -176,6 +184,10 @@ class Verdict:
             "accuracy": self.accuracy,
             "coverage": self.coverage,
         }
+        if self.made_of is not None:
+            body["made_of"] = self.made_of
+        if self.forbidden:
+            body["forbidden"] = [*self.forbidden]
         if self.commitment is not None:
             body["commitment"] = self.commitment
         return body | {"digest": digest(body)}
@@ -214,8 +226,13 @@ def write_verdict(path: Path, verdict: dict[str, Any]) -> None:
         if not _runs(part.suffix[1:]):  # its process was killed while it wrote
             part.unlink(missing_ok=True)
     fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps(verdict, indent=1) + "\n", encoding="utf-8")
+    fresh.write_bytes(in_file(verdict))
     fresh.replace(path)
+
+
+def in_file(verdict: dict[str, Any]) -> bytes:
+    """What a file of it holds."""
+    return (json.dumps(verdict, indent=1) + "\n").encode()
 
 
 def _runs(process: str) -> bool:
@@ -237,11 +254,22 @@ def digest(body: dict[str, Any]) -> str:
 
 def read_verdict(path: Path) -> dict[str, Any]:
     """The JSON of a verdict file. Raises DamagedVerdict where it is cut, edited or none."""
+    return parse_verdict(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Raises DamagedVerdict."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except OSError as error:
         raise DamagedVerdict(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+
+
+def parse_verdict(text: bytes, path: Path) -> dict[str, Any]:
+    """The JSON of a verdict that was read from ``path``. Raises DamagedVerdict."""
+    try:
+        data = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise DamagedVerdict(f"{path}: not whole JSON ({error})") from None
     if not isinstance(data, dict) or "digest" not in data or "clauses" not in data:
         raise DamagedVerdict(f"{path}: not a verdict")
