@@ -210,7 +210,8 @@ class Ledger:
 
     def entries(self, own: Circumstances) -> Iterator[Entry]:
         """All verdicts of these circumstances, in the order in which they came."""
-        query = f"select kernel, stage, {', '.join(_TOLD)}, found, compiling, seconds, ended from verdicts where spec = ?"
+        columns = ("kernel", "stage", *_TOLD, "found", "compiling", "seconds", "ended")
+        query = f"select {', '.join(columns)} from verdicts where spec = ?"
         query += " and suite = ? and seed = ? and environment = ? order by ended, rowid"
         for row in self._file.execute(query, _values(own)):
             kernel, stage, *told = row[:9]
