@@ -25,8 +25,10 @@ from conformance.running.campaign.command import rows
 from conformance.running.campaign.kernels import Kernel
 from conformance.running.campaign.ledger import Circumstances, Ledger
 from conformance.running.campaign.task import Answer
+from conformance.running.inprocess import judged
+from conformance.running.observers import InProcess
 from conformance.verdict.outcome import WORDS, Outcome
-from tests.pages import chromium, verdict
+from tests.pages import chromium, tail_loss
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -34,7 +36,15 @@ if TYPE_CHECKING:
 MANY = 10_000
 OWN = Circumstances("mse 1.0", "0.1", "abc" * 20, "python 3.11")
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
-BROKEN = Outcome.of(verdict("tail_loss"))
+
+
+def verdict(target: object) -> dict[str, Any]:
+    """On a few clauses."""
+    found = judged(InProcess.of(target, "cpu"), "quick", 0, clauses="value.none,value.mean")
+    return found.to_json()
+
+
+BROKEN = Outcome.of(verdict(tail_loss))
 FOUND = (
     Outcome("conforms", "conforms"),
     BROKEN,
