@@ -17,7 +17,7 @@ from pathlib import Path
 
 from conformance.running.campaign.command import Options, campaign, tell
 from conformance.running.hosting import Hosting
-from tests.corpus import samples, write
+from tests.corpus import TABLE, TRUTH, samples, write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write(folder, chosen[:: options.every])
         progress = campaign(
             Options(
-                [folder / "kernels"],
+                [folder / TABLE],
                 folder / "campaign",
                 Hosting("", limit=options.timeout),
                 until=options.until,
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compared(folder: Path) -> int:
     """Say where a campaign over a corpus differs from the truth; the exit status."""
-    rows = [json.loads(line) for line in (folder / "truth.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / TRUTH).read_text().splitlines()]
     lines = (folder / "campaign" / "results.jsonl").read_text().splitlines()
     found = {row["name"]: row for row in map(json.loads, lines)}
     counts = Counter(

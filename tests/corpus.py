@@ -1,8 +1,8 @@
 """The bank as kernels: each mutant, right one and forger in a file of its own, with its truth.
 
-``python -m tests corpus DIR`` writes them, and ``DIR/truth.jsonl``. A file holds the statements
-that its loss is made of, as they stand in the bank, and nothing of the suite: what a stranger would
-hand in.
+``python -m tests corpus DIR`` writes them, a table of them, and ``DIR/truth.jsonl``. A file holds
+the statements that its loss is made of, as they stand in the bank, and nothing of the suite: what a
+stranger would hand in.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.mutants import LENIENT, MUTANTS
 from tests.right import RIGHT
 
 HOME = Path(__file__).parent
-TRUTH = "truth.jsonl"
+TABLE, TRUTH = "kernels.jsonl", "truth.jsonl"
 # What makes a mutant is made anew: its families and its witness are not the kernel's to know.
 MAKERS = {
     "mutant": (
@@ -66,13 +66,16 @@ def samples() -> Iterator[Sample]:
 
 
 def write(folder: Path, chosen: Iterable[Sample]) -> int:
-    """The files, and what is true of them; how many these are."""
+    """The files, the same as one table, and what is true of them; how many these are."""
     (folder / "kernels").mkdir(parents=True, exist_ok=True)
     count = 0
-    with (folder / TRUTH).open("w", encoding="utf-8") as truth:
+    with (folder / TABLE).open("w") as table, (folder / TRUTH).open("w") as truth:
         for sample in chosen:
             (folder / "kernels" / f"{sample.name}.py").write_text(sample.text, encoding="utf-8")
+            # By its name: to import one of the suite's own targets is to register that.
+            kernel = {"name": sample.name, "source": sample.text, "attribute": "loss"}
             line = {"name": sample.name, "kind": sample.kind, "correct": int(sample.correct)}
+            table.write(json.dumps(kernel) + "\n")
             truth.write(json.dumps(line) + "\n")
             count += 1
     return count

@@ -28,6 +28,7 @@ from conformance.verdict.verdict import now
 
 Json = dict[str, Any]
 TOGETHER = 64  # kernels whose texts are compressed at once: alike ones take next to nothing
+LISTED = 50_000  # kernels; all are counted
 LONGEST = 20_000  # characters of one source or script
 MESSAGE = 300  # of a message
 BARS, GAP = 60, 600.0  # of the plot; seconds without a kernel: nobody was at work
@@ -73,6 +74,7 @@ def page(
         known = BY_ID.get(clause)
         words = phrases.get(cause) or WORDS.get(cause, "")
         defects.append(Defect(clause, cause, words, count, known.sentence if known else ""))
+    shown = rows[:LISTED]
     kernels = [
         [
             row.name,
@@ -82,7 +84,7 @@ def page(
             round(row.seconds, 1),
             _cut(row.outcome.message, MESSAGE),
         ]
-        for row in rows
+        for row in shown
     ]
     found = Counter(row.outcome.outcome for row in rows)
     data = {"kernels": kernels, "defects": [[d.clause, d.words, d.count] for d in defects]}
@@ -93,6 +95,7 @@ def page(
         .get_template("campaign.html")
         .render(
             rows=len(rows),
+            listed=len(shown),
             found={outcome: found[outcome] for outcome in OUTCOMES},
             reasons=_reasons(rows),
             defects=defects,
@@ -101,7 +104,7 @@ def page(
             created=now(),
             plot=throughput(rows),
             data=Markup(_embedded(data)),
-            packs=[Markup(pack) for pack in _packs(rows)],
+            packs=[Markup(pack) for pack in _packs(shown)],
             together=TOGETHER,
             style=Markup(style),
             script=Markup(script),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -198,6 +199,18 @@ def test_parquet_is_what_duckdb_can_be_asked(found: list[CampaignRow], tmp_path:
     table = parquet.read_table(tmp_path / "results.parquet")
     assert table.num_rows == MANY
     assert table.column("correct").null_count == sum(r.outcome.correct is None for r in found)
+
+
+def test_duckdb_answers_what_the_docs_ask(found: list[CampaignRow], tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    duckdb = pytest.importorskip("duckdb")
+    text = (Path(__file__).parents[2] / "docs" / "campaign.md").read_text("utf-8")
+    (block,) = re.findall(r"^```sql\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    write_parquet(tmp_path / "results.parquet", found)
+    queries = block.replace("results/results.parquet", str(tmp_path / "results.parquet")).split(";")
+    by_defect, by_reason = (duckdb.sql(query).fetchall() for query in queries if query.strip())
+    assert ("strides_ignored", "layout.value", 1667) in by_defect
+    assert {reason for reason, _ in by_reason} == {outcome.reason for outcome in FOUND}
 
 
 # -- what it comes to ------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import platform
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,9 +25,9 @@ from conformance.running.campaign.stages import STAGES, Stage
 from conformance.running.campaign.task import Answer, Setting, Task
 from conformance.running.concluding import conclude
 from conformance.running.explaining import explain_all, explained, minimised, to_explain
-from conformance.running.hosting import ForkServer, Hosting, Refused
+from conformance.running.hosting import ForkServer, Hosting, Refused, start
 from conformance.running.losses import weight
-from conformance.running.observers import Interrupted, Process
+from conformance.running.observers import POLL, START_LIMIT, Interrupted, Process
 from conformance.running.options import check_profile
 from conformance.running.run import run_shard
 from conformance.running.session import Session
@@ -49,7 +50,8 @@ class Workplace:
         self._paths = (os.getcwd(),)
         self._memory = Memory(cache_folder() / "permitted.sqlite")
         self._server: ForkServer | None = None
-        self._before = set(below(os.getpid()))  # whoever this process is, they are not a kernel's
+        # Whoever this process is and whatever its server consists of: no kernel began those.
+        self._before, self._own = set(below(os.getpid())), set[int]()
 
     def close(self) -> None:
         self._memory.close()
@@ -121,13 +123,30 @@ class Workplace:
             return None
         if self._server is not None and self._server.ended:
             self._server.close()
-            self._server = None
+            self._server, self._own = None, set()
         if self._server is None:
             self._server = ForkServer(self._hosting)
+            _until_ready(self._hosting, self._server)
+            self._own = {self._server.pid, *below(self._server.pid)}
         return self._server.channel.fileno()
 
     def _known(self) -> set[int]:
-        return self._before if self._server is None else {*self._before, self._server.pid}
+        """The processes below this one that are no kernel's."""
+        return self._before | self._own
+
+
+def _until_ready(hosting: Hosting, server: ForkServer) -> None:
+    """Have it start an observer, which ends unused: then all that it consists of is there."""
+    started = start(hosting, Arena.new(), server.channel.fileno())
+    end = time.monotonic() + START_LIMIT
+    while not started.process.pid and not server.ended and time.monotonic() < end:
+        time.sleep(POLL)
+    os.close(started.requests)
+    os.close(started.answers)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        started.process.wait(START_LIMIT)
+    if started.home is not None:
+        started.home.cleanup()
 
 
 def _named(observer: Process, kernel: Kernel) -> None:

@@ -26,8 +26,9 @@ def main() -> int:
     os.dup2(2, 1)
 
     def reply(answer: dict[str, Any]) -> None:
-        replies.write(json.dumps(answer) + "\n")
-        replies.flush()
+        with contextlib.suppress(BrokenPipeError):  # nobody asks any more
+            replies.write(json.dumps(answer) + "\n")
+            replies.flush()
 
     first = sys.stdin.readline()
     if not first:
