@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 from conformance.running.campaign.ledger import Circumstances, Ledger
 from tests.running.campaign.samples import RIGHT, folder, kernel, wrong
+from tests.running.test_kills import alive, until
 
 TEXTS = {f"times-{n}": wrong(n) for n in range(2, 9)} | {
     "ends": kernel("os._exit(3)"),
@@ -54,8 +56,6 @@ def verdicts(out: Path) -> int:
     path = out / "ledger.sqlite"
     if not path.exists():
         return 0
-    import sqlite3
-
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10) as file:
         try:
             return int(file.execute("select count(*) from verdicts").fetchone()[0])
@@ -77,8 +77,10 @@ def test_killed_at_random_moments_it_ends_with_an_equal_ledger(tmp_path: Path) -
         if turn % 2 and own:  # a worker: the controller goes on
             os.kill(chance.choice(own), signal.SIGKILL)
             time.sleep(chance.random())
+        workers = children(process.pid) if process.poll() is None else []
         process.kill()
         process.wait()
+        until(lambda: not any(map(alive, workers)))  # noqa: B023  it is called at once
         now = verdicts(killed)
         assert now >= had, "a verdict was lost"
         had = now
