@@ -191,6 +191,10 @@ def _parser() -> argparse.ArgumentParser:
     waive.add_argument("--waivers", type=Path, default=Path("conformance.toml"), metavar="FILE")
     waive.set_defaults(command=_waive)
 
+    campaign = commands.add_parser("campaign", help="judge many kernels, with a ledger")
+    _campaign_options(campaign)
+    campaign.set_defaults(command=_campaign)
+
     gate = commands.add_parser("gate", help="accept only whole, complete, conforming verdicts")
     gate.add_argument("files", nargs="+", type=Path, metavar="VERDICT.json")
     gate.add_argument(
@@ -248,6 +252,57 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="bwrap: the target runs in bubblewrap; auto: where that can be had; none unless told",
     )
+
+
+def _campaign_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        type=Path,
+        metavar="SOURCE",
+        help="a folder of kernels, each a Python file; a list of files (.txt); a table with name "
+        "and source (.jsonl, .parquet)",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="ledger and page")
+    parser.add_argument("--loss", default="mse", help="what the kernels stand for; mse unless told")
+    parser.add_argument(
+        "--until",
+        default="screen",
+        metavar="STAGE",
+        help="screen (unless told), quick or default: how far those go that nothing has broken",
+    )
+    parser.add_argument(
+        "--seed", default="secret", metavar="N|secret", help="for all kernels; secret unless told"
+    )
+    parser.add_argument("--engine", default="local", help="local, unless told, or ray")
+    parser.add_argument(
+        "--address", default="", help="of a Ray cluster that runs; one of its own unless told"
+    )
+    parser.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument(
+        "--limit", type=_positive, metavar="N", help="stop after so many kernels of this run"
+    )
+    parser.add_argument(
+        "--retry", action="store_true", help="judge those again of which nothing was found out"
+    )
+    parser.add_argument(
+        "--only-new",
+        action="store_true",
+        help="leave out what another version, seed or machine has judged",
+    )
+    for name, default, what in (
+        ("compile-timeout", 300.0, "SECONDS for the import of a kernel, which may compile; 300"),
+        ("memory", 4.0, "GIB that a kernel may hold; 4"),
+        ("disk", 1.0, "GIB that it may write; 1"),
+    ):
+        metavar, _, words = what.partition(" ")
+        parser.add_argument(
+            f"--{name}", type=_seconds, default=default, metavar=metavar, help=words
+        )
+    parser.add_argument(
+        "--processes", type=_positive, default=128, metavar="N", help="that it may start; 128"
+    )
+    _run_options(parser)
 
 
 def _hosting(setting: dict[str, Any], options: argparse.Namespace) -> Hosting:
@@ -468,6 +523,40 @@ def _check_globs(globs: str) -> None:
             raise UsageError(
                 f"no clause matches {glob!r}{near(glob, BY_ID)}: see loss-conformance clauses"
             )
+
+
+def _campaign(options: argparse.Namespace) -> int:
+    """0: all conform; 1: something is broken; 3: nothing is, and something is unclear or left."""
+    from conformance.running.campaign.command import Options, campaign, tell
+    from conformance.running.campaign.task import GIB, Limits
+
+    device = options.device or "cpu"
+    progress = campaign(
+        Options(
+            options.sources,
+            options.out,
+            _hosting({"target": "", "device": device}, options),
+            loss=options.loss,
+            until=options.until,
+            seed=None if options.seed == "secret" else _seed(options.seed),
+            jobs=options.jobs,
+            engine=options.engine,
+            address=options.address,
+            retry=options.retry,
+            only_new=options.only_new,
+            limit=options.limit,
+            limits=Limits(
+                options.compile_timeout,
+                int(options.memory * GIB),
+                int(options.disk * GIB),
+                options.processes,
+            ),
+        )
+    )
+    tell(progress, options.out)
+    if progress.broken:
+        return BROKEN
+    return OK if progress.conforming == progress.kernels else INCOMPLETE
 
 
 def _smoke(options: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 import sys
 
 import tests.warm  # noqa: F401  first: the bank computes as it is imported
-from tests import causes, comparison, cost, forgeries, pages, power, scripts
+from tests import campaigns, causes, comparison, corpus, cost, forgeries, pages, power, scripts
 
 CAMPAIGNS = {
     "power": power.main,
@@ -12,6 +12,8 @@ CAMPAIGNS = {
     "causes": causes.main,
     "cost": cost.main,
     "forgers": forgeries.main,
+    "corpus": corpus.main,
+    "campaign": campaigns.main,
     "screenshot": pages.screenshots,
 }
 

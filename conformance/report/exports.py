@@ -66,8 +66,8 @@ def junit(verdict: Json) -> str:
         )
         kind, message = _outcome(row)
         if kind:
-            found = ElementTree.SubElement(case, kind, message=_printable(message))
-            found.text = _printable(row.get("counterexample", {}).get("script", ""))
+            found = ElementTree.SubElement(case, kind, message=printable(message))
+            found.text = printable(row.get("counterexample", {}).get("script", ""))
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
@@ -83,7 +83,7 @@ def _outcome(row: Json) -> tuple[str, str]:
     return "skipped", f"{row['status'].replace('_', ' ')}: {message}".rstrip(": ")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without the characters that XML 1.0 cannot hold."""
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
 

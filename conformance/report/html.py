@@ -331,7 +331,7 @@ def page(verdicts: Sequence[Json]) -> str:
         return [line for line in found if line is not None]
 
     counts = Counter(kind.key for clause in by_id.values() for kind in clause.kinds)
-    style, script = (_inlined(name) for name in ("report.css", "report.js"))
+    style, script = (inlined(name) for name in ("report.css", "report.js"))
     text = (
         _environment()
         .get_template("report.html")
@@ -347,8 +347,9 @@ def page(verdicts: Sequence[Json]) -> str:
             title=_title(views),
             style=Markup(style),
             script=Markup(script),
-            policy=f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
-            "img-src data:; base-uri 'none'; form-action 'none'",
+            policy=f"default-src 'none'; style-src {content_hash(style)}; "
+            f"script-src {content_hash(script)}; img-src data:; "
+            "base-uri 'none'; form-action 'none'",
         )
     )
     return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()  # what a target said
@@ -382,10 +383,10 @@ def _cut(text: str, length: int = MESSAGE) -> str:
 
 
 @functools.cache
-def _inlined(name: str) -> str:
+def inlined(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def content_hash(text: str) -> str:
     """As a Content-Security-Policy names an inline style or script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -145,6 +145,15 @@ class ForkServer:
         a driver does not outlive a fork."""
         return sys.platform == "linux" and device == "cpu"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended by itself, or was killed."""
+        return self._process.poll() is not None
+
     def close(self) -> None:
         """End it, and all observers with it."""
         self.channel.close()

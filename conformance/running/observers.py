@@ -88,11 +88,11 @@ class Process(Observer):
         self._tasks = sandbox.tasks()
         self._started: Started | None = started or start(hosting, self.arena, server)
 
-    def open(self) -> None:
-        """Import the target: ``claimed`` then tells of it. Raises Refused."""
+    def open(self, limit: float = START_LIMIT) -> None:
+        """Import the target, in so many seconds: ``claimed`` then tells of it. Raises Refused."""
         try:
-            self._send({"do": "open"} | opening(self.hosting), START_LIMIT)
-            hello = self._receive([], START_LIMIT)
+            self._send({"do": "open"} | opening(self.hosting), limit)
+            hello = self._receive([], limit)
             if "error" in hello:
                 self.close()
                 raise Refused(str(hello["error"]), 3 if hello.get("status") == 3 else 2)

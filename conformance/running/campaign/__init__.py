@@ -1,0 +1,1 @@
+"""The judgement of many targets: sources, ledger, engines, and who hands out the work."""
