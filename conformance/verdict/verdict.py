@@ -32,7 +32,8 @@ class ClauseResult:
     ``worst``: the largest share of the permitted error that a passing case used. ``case``: the
     counterexample, or the worst passing case, as JSON. ``where``: the wrong elements (checks.py).
     ``cause``: the likely one of a failure, its ``id`` and ``text``, where it could be told.
-    ``self_reported``: it rests on what only the target's own process can see and say.
+    ``self_reported``: it rests on what only the target's own process can see and say. ``because``:
+    the clause that tells of the reason for which this one fails, where that is another one.
     """
 
     id: str
@@ -48,6 +49,7 @@ class ClauseResult:
     waiver: dict[str, str] | None = None
     self_reported: bool = False
     cause: dict[str, str] | None = None
+    because: str = ""
 
     @property
     def clause(self) -> str:
@@ -64,6 +66,8 @@ class ClauseResult:
         }
         if self.self_reported:
             row["self_reported"] = True
+        if self.because:
+            row["because"] = self.because
         if self.status in (*BROKEN_STATUSES, "waived"):
             row["counterexample"] = {
                 "message": self.message,
@@ -87,8 +91,9 @@ class Verdict:
     ``interrupted``: somebody cut it short.
 
     ``seed``: None as long as it is secret; ``commitment``: of one that was, see commitment.py.
-    ``accuracy``, ``coverage``: see measures.py. ``domain``: the inputs that it speaks of, in words;
-    empty for all.
+    ``causes``: for which reasons clauses are broken: ``text``, the ``likely`` cause of the first
+    one, and the ``clauses``. ``accuracy``, ``coverage``: see measures.py. ``domain``: the inputs
+    that it speaks of, in words; empty for all.
     """
 
     target: str
@@ -110,6 +115,7 @@ class Verdict:
     commit: str = ""
     created: str = ""
     domain: str = ""
+    causes: list[dict[str, Any]] = field(default_factory=list)
     commitment: dict[str, str] | None = None
 
     @property
@@ -171,6 +177,7 @@ class Verdict:
             "fingerprint": self.fingerprint,
             "commit": self.commit,
             "created": self.created,
+            "causes": self.causes,
             "clauses": [row.to_json() for row in self.clauses],
             "accuracy": self.accuracy,
             "coverage": self.coverage,
@@ -255,6 +262,12 @@ def broken_rows(verdict: dict[str, Any], level: str = "must") -> list[dict[str, 
     """The broken rows of a verdict's JSON, of this level."""
     rows = verdict["clauses"]
     return [r for r in rows if r["status"] in BROKEN_STATUSES and r["level"] == level]
+
+
+def reasons_of(verdict: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The causes of a verdict's JSON, by each clause that they cover."""
+    causes = verdict.get("causes", ())
+    return {clause: cause for cause in causes for clause in cause["clauses"]}
 
 
 def suite_version() -> str:
