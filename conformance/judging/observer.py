@@ -113,7 +113,7 @@ class Observer(abc.ABC):
     """
 
     limit = math.inf
-    stand_in: Json | None = None
+    stand_in: Sequence[Json] = ()
     claimed: Claimed
     environment: dict[str, str]
     device: str
@@ -175,7 +175,7 @@ class Observer(abc.ABC):
         if start + room > SIZE:
             raise Unavailable("such large operands do not fit into the arena")
         self.arena.map[HEADER:start] = image
-        if self.stand_in is not None:
+        if self.stand_in:
             request = request | {"stand_in": self.stand_in}
         answer = self.exchange(request | {"handed": len(image), "notes": [start, room]}, calls)
         used = answer.get("used")
@@ -195,13 +195,13 @@ class Observer(abc.ABC):
         """The answer to a request which makes ``calls``, one after the other. Raises Lost."""
 
     @contextlib.contextmanager
-    def standing_in(self, asked: Json) -> Iterator[None]:
-        """All calls inside that ``asked`` is about are answered by torch's own loss."""
+    def standing_in(self, asked: Sequence[Json]) -> Iterator[None]:
+        """All calls inside that one of ``asked`` is about are answered by torch's own loss."""
         self.stand_in = asked
         try:
             yield
         finally:
-            self.stand_in = None
+            self.stand_in = ()
 
     @contextlib.contextmanager
     def within(self, calls: int) -> Iterator[None]:

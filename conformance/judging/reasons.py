@@ -233,29 +233,59 @@ def questions(clauses: Sequence[str], reductions: Sequence[str]) -> Iterator[Que
             yield Question(kind.when, kind.words, kind.clauses, parts=kind.parts)
 
 
-Holds = Callable[[Question, Finding], bool]
+Holds = Callable[[tuple[Question, ...], Finding], bool]
 
 
 def reasons(findings: Iterable[Finding], reductions: Sequence[str], holds: Holds) -> list[Reason]:
     """For which reasons these clauses fail, the one that explains most first.
 
-    ``holds``: whether the clause of a finding holds where the calls of a question are torch's.
-    Every clause is in one reason.
+    ``holds``: whether the clause of a finding holds where the calls of these questions are torch's.
+    Every clause is in one reason; one that has several is in the first.
     """
     rows: dict[str, list[Finding]] = {}
     for finding in findings:
         if finding.status in BROKEN:
             rows.setdefault(finding.clause, []).append(finding)
-    left, found = sorted(rows, key=[*BY_ID].index), []
+    left, found = sorted(rows, key=[*BY_ID].index), list[tuple[Question | None, list[str]]]()
     while len(left) > 1:
         best = _best(left, rows, reductions, holds)
         if best is None:
             break
-        question, covered = best
-        found.append(_reason(question, covered, rows))
-        left = [clause for clause in left if clause not in covered]
-    found += [Reason("", (clause,)) for clause in left]
-    return sorted(found, key=lambda reason: -len(reason.clauses))
+        found.append(best)
+        left = [clause for clause in left if clause not in best[1]]
+    found += _of_several([question for question, _ in found if question], left, rows, holds, found)
+    told = [_reason(question, covered, rows) for question, covered in found]
+    return sorted(told, key=lambda reason: -len(reason.clauses))
+
+
+def _of_several(
+    known: list[Question],
+    left: list[str],
+    rows: dict[str, list[Finding]],
+    holds: Holds,
+    found: list[tuple[Question | None, list[str]]],
+) -> list[tuple[Question | None, list[str]]]:
+    """A reason for each clause that is left, but for those which hold where the calls of all other
+    reasons are torch's at once: these join one of them, in ``found``."""
+    alone = {c: _own(c, rows[c], holds) for c in left}
+    told: list[tuple[Question | None, list[str]]] = [(q, [c]) for c, q in alone.items() if q]
+    together = (*known, *(q for q in alone.values() if q))
+    for clause in [c for c, q in alone.items() if q is None]:
+        might = all(q.may_explain(f, ()) for q in together for f in rows[clause])
+        several = len(together) > 1 and might
+        if several and all(holds(together, f) for f in rows[clause]):
+            (found or told)[0][1].append(clause)
+        else:
+            told.append((None, [clause]))
+    return told
+
+
+def _own(clause: str, rows: list[Finding], holds: Holds) -> Question | None:
+    """The narrowest kind of call, of those that the clause speaks of, without which it holds."""
+    if matches(clause, FACTS):
+        return None
+    kinds = (Question(k.when, k.words, k.clauses) for k in KINDS if matches(clause, k.clauses))
+    return next((q for q in kinds if all(holds((q,), f) for f in rows)), None)
 
 
 def _best(
@@ -271,11 +301,11 @@ def _best(
         might = [c for c in left if all(question.may_explain(f, alike) for f in rows[c])]
         if len(might) <= least:
             continue
-        first = [c for c in might if holds(question, rows[c][0])]
+        first = [c for c in might if holds((question,), rows[c][0])]
         if len(first) <= least:
             explained[question.when] = {*first}
             continue
-        covered = [c for c in first if all(holds(question, f) for f in rows[c][1:])]
+        covered = [c for c in first if all(holds((question,), f) for f in rows[c][1:])]
         explained[question.when] = {*covered}
         if len(covered) > least and _is_one(question, covered, rows, explained):
             best = question, covered
@@ -300,7 +330,11 @@ def _is_one(
     return question.when != "always" or len(causes) < 2
 
 
-def _reason(question: Question, covered: list[str], rows: dict[str, list[Finding]]) -> Reason:
+def _reason(
+    question: Question | None, covered: list[str], rows: dict[str, list[Finding]]
+) -> Reason:
+    if question is None or len(covered) == 1:
+        return Reason("", tuple(covered))
     head = min(covered, key=lambda c: _order(question, c, rows[c]))
     clauses = (head, *(clause for clause in covered if clause != head))
     found = [finding for clause in covered for finding in rows[clause]]

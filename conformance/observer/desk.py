@@ -67,7 +67,8 @@ class Desk:
             return self.kit
         # Only where somebody asks why: a target has no business with it before.
         standin = importlib.import_module("conformance.observer.standin")
-        return Kit(standin.stood_in(self.kit.target, request["stand_in"]), self.kit.device)
+        target = functools.reduce(standin.stood_in, request["stand_in"], self.kit.target)
+        return Kit(target, self.kit.device)
 
     def _calls(self, request: Json, handed: Handed, notes: Notes) -> Json:
         seen, kit = [], self._kit(request)

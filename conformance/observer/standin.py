@@ -83,8 +83,8 @@ def _huge(t: Tensor) -> Tensor:
 
 
 def _inside_a_memory(t: Tensor) -> bool:
-    """Whether it is not all of its memory, one element after the other."""
-    return not t.is_contiguous() or t.untyped_storage().nbytes() != t.numel() * t.itemsize
+    """Whether its elements do not lie one after the other, or not from the start of its memory."""
+    return not t.is_contiguous() or t.storage_offset() != 0
 
 
 CALLS: dict[str, Callable[[Call], bool]] = {
@@ -174,7 +174,7 @@ class StandIn:
         if self.when in APART:
             return APART[self.when](self.own, args, named)
         if self.when in BACKWARDS:
-            return self._chosen(call, self.own(*args, **named), self.torchs(*args, **named))
+            return self._chosen(call, args, named)
         chosen = self._holds(call)
         if not (torch.compiler.is_compiling() or _transforms("Grad", "Jvp", "Vmap")):
             self.known |= {t.data_ptr() for t in call.operands}
@@ -232,8 +232,11 @@ class StandIn:
         value, graph = (torchs, own) if self.part == "value" else (own, torchs)
         return _applied(_Chosen, value.detach(), graph, lambda g: True)
 
-    def _chosen(self, call: Call, own: Any, torchs: Any) -> Any:
+    def _chosen(self, call: Call, args: Sequence[Any], named: dict[str, Any]) -> Any:
         """The loss's own value; its gradient, where the kind of backward is another one."""
+        gate = _Gate()
+        own = self.own(*map(gate, args), **{name: gate(value) for name, value in named.items()})
+        torchs = self.torchs(*args, **named)
         if not isinstance(own, Tensor) or own.shape != torchs.shape or own.dtype != torchs.dtype:
             return own
         number, versions = self.calls, [t._version for t in call.operands]
@@ -241,9 +244,10 @@ class StandIn:
         def chosen(g: Tensor) -> bool:
             changed = versions != [t._version for t in call.operands]
             try:
-                return BACKWARDS[self.when](Backward(g, self.calls > number, changed))
+                gate.closed = BACKWARDS[self.when](Backward(g, self.calls > number, changed))
             except (RuntimeError, NotImplementedError, TypeError):
-                return False
+                gate.closed = False
+            return gate.closed
 
         return _applied(_Chosen, own, torchs, chosen)
 
@@ -273,6 +277,36 @@ class _Chosen(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         return tangents[0].clone()
+
+
+class _Gate:
+    """What operands of a loss pass through: where it is ``closed`` no gradient comes back."""
+
+    def __init__(self) -> None:
+        self.closed = False
+
+    def __call__(self, value: Any) -> Any:
+        return _applied(_Gated, value, self) if isinstance(value, Tensor) else value
+
+
+class _Gated(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(tensor: Tensor, gate: _Gate) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.gate = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return (None if ctx.gate.closed else gradients[0]), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        return tangents[0].view_as(tangents[0])
 
 
 class _Both(torch.autograd.Function):

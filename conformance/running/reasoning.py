@@ -23,21 +23,22 @@ def reasoned(session: Session, findings: Iterable[Finding]) -> list[Reason]:
     """For which reasons the clauses of these findings fail; what is asked no more after a time
     stands for itself."""
     session = dataclasses.replace(session, lost=[], kinds=Kinds())
-    until, known = time.monotonic() + REASONING, dict[tuple[Question, str, str], bool]()
+    until = time.monotonic() + REASONING
+    known: dict[tuple[tuple[Question, ...], str, str], bool] = {}
 
-    def holds(question: Question, finding: Finding) -> bool:
-        key = (question, finding.clause, finding.dtype)
+    def holds(asked: tuple[Question, ...], finding: Finding) -> bool:
+        key = (asked, finding.clause, finding.dtype)
         if key not in known:
             in_time = time.monotonic() < until and not session.lost_enough()
-            known[key] = in_time and _holds(session, question, finding)
+            known[key] = in_time and _holds(session, asked, finding)
         return known[key]
 
     return reasons(findings, session.target.reductions, holds)
 
 
-def _holds(session: Session, question: Question, finding: Finding) -> bool:
-    """Whether the clause holds where the calls that the question is about are torch's own."""
-    with session.observer.standing_in(question.to_json()):
+def _holds(session: Session, asked: tuple[Question, ...], finding: Finding) -> bool:
+    """Whether the clause holds where the calls that these questions are about are torch's own."""
+    with session.observer.standing_in([question.to_json() for question in asked]):
         if finding.case is not None:
             judgement = session.run(finding.case)
             if judgement is LEFT_OUT:
