@@ -84,6 +84,7 @@ KINDS = (
     _kind("grad_output_uneven", "a grad_output whose elements differ", "grad_output.*"),
     _kind("grad_output", "a grad_output other than ones", "grad_output.*"),
     _kind("changed_operand", "operands that change before backward", "autograd.inplace"),
+    _kind("second_backward", "a second backward", "autograd.retain"),
     _kind(
         "interleaved",
         "a backward after other calls",

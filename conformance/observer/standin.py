@@ -171,6 +171,8 @@ class StandIn:
         if call.reduction is None and self.when == "always" and not self._is_mean(call):
             return self.own(*args, **named)
         self.calls += 1
+        if self.when == "second_backward":
+            return _first_backward(self.own, self.torchs, call, named)
         if self.when in APART:
             return APART[self.when](self.own, args, named)
         if self.when in BACKWARDS:
@@ -336,6 +338,32 @@ def _cut(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_(tensor.requires_grad)
 
 
+class _FirstBackward(torch.autograd.Function):
+    """A loss whose first backward is its own and whose later ones are torch's."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, own: Loss, torchs: Loss) -> Tensor:
+        ctx.operands = [_cut(x), _cut(y)]
+        ctx.copies = [t.detach().clone().requires_grad_(t.requires_grad) for t in (x, y)]
+        ctx.torchs, ctx.walked = torchs, False
+        with torch.enable_grad():
+            ctx.result = own(*ctx.operands)
+        return ctx.result.detach()  # type: ignore[no-any-return]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        operands, result, kept = ctx.operands, ctx.result, True
+        if ctx.walked:
+            operands, kept = ctx.copies, False
+            with torch.enable_grad():
+                result = ctx.torchs(*operands)
+        ctx.walked = True
+        needing = [t for t in operands if t.requires_grad]
+        found = iter(torch.autograd.grad(result, needing, gradients, kept, allow_unused=True))
+        return *(next(found) if t.requires_grad else None for t in operands), None, None
+
+
 class _Copied(torch.autograd.Function):
     """A copy, whose gradient is one, too."""
 
@@ -360,6 +388,17 @@ class _Copied(torch.autograd.Function):
 
 def _copied(value: Any) -> Any:
     return _applied(_Copied, value) if isinstance(value, Tensor) else value
+
+
+def _first_backward(own: Loss, torchs: Loss, call: Call, named: dict[str, Any]) -> Any:
+    rest = {k: v for k, v in named.items() if k not in ("input", "target", "reduction")}
+    if call.reduction is not None:
+        rest["reduction"] = call.reduction
+    x, y = call.operands
+    if not any(call.needs) or not torch.is_grad_enabled() or x is y:
+        return own(x, y, **rest)
+    losses = (functools.partial(loss, **rest) for loss in (own, torchs))
+    return _applied(_FirstBackward, x, y, *losses)
 
 
 def _of_copies(own: Loss, args: Sequence[Any], named: dict[str, Any]) -> Any:

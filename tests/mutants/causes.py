@@ -36,6 +36,7 @@ LABELS: dict[str, tuple[str, ...]] = {
         "sum-tangent",
         "unscaled-in-mode",
     ),
+    "mean_of_means": ("mean-of-means",),
     "extra_count": (
         "mean-for-sum",
         "needing-reduces-none",
@@ -313,6 +314,7 @@ LABELS: dict[str, tuple[str, ...]] = {
         "in-workspace",
         "kept-by-thread",
     ),
+    "saved_once": ("frees-itself",),
     "operand_not_saved": ("keeps-operands", "saves-data", "keeps-target"),
     "changes_operand": (
         "result-in-input",
