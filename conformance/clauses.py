@@ -440,6 +440,18 @@ CLAUSES: tuple[Clause, ...] = (
         first_of=TELLING,
     ),
     _clause(
+        "resources.released",
+        "What a result holds on to is freed by its backward.",
+        level="should",
+        first_of=TELLING,
+    ),
+    _clause(
+        "resources.time",
+        "A call takes less than 1000 times as long as the builtin, and no longer than its size.",
+        level="should",
+        first_of=TELLING,
+    ),
+    _clause(
         "cuda.stream",
         "Value and gradient wait for the current stream, whichever that is.",
         devices=("cuda",),
@@ -468,6 +480,8 @@ CLAUSES: tuple[Clause, ...] = (
     ),
 )
 
+# The function of torch.nn.functional that the specification stands for.
+TORCHS = "mse_loss"
 # Why a clause is unavailable though nothing is missing: the target is rejected without it.
 BLOCKED = "a plain value or gradient is wrong already"
 # What no verdict made on one GPU can say; the verdict names it.
@@ -490,6 +504,8 @@ SELF_REPORTED = frozenset(
         "resources.memory",
         "resources.cycle",
         "resources.saved",
+        "resources.released",
+        "resources.time",
         "errors.reduction",
         "errors.operands",
         "errors.devices",

@@ -14,10 +14,9 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from conformance.clauses import BY_ID
+from conformance.clauses import BY_ID, TORCHS
 from conformance.judging.findings import Finding
 
-LOSS = "mse_loss"  # of torch.nn.functional: what the specification stands for
 BROKEN = ("fail", "crash", "timeout")
 REDUCTIONS = ("none", "sum", "mean")
 # What a call does beside its numbers.
@@ -163,7 +162,7 @@ class Question:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "loss": LOSS,
+            "loss": TORCHS,
             "when": self.when,
             "reductions": list(self.reductions),
             "part": self.part,

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from conformance.cases.plans import plain, with_layouts, with_needs, within
 from conformance.cases.profiles import PROFILES
+from conformance.clauses import TORCHS
 from conformance.judging.findings import merged
-from conformance.judging.reasons import LOSS, REDUCTIONS
+from conformance.judging.reasons import REDUCTIONS
 from conformance.running.reasoning import reasoned
 from conformance.running.run import run_shard
 from conformance.running.shards import Shard
@@ -86,7 +87,7 @@ def test_what_is_answered_by_torch_is_that_part_of_such_calls(
     session = session_on(Target("mine", lambda x, y, reduction: right(x, y, reduction) * 3, EAGER))
     case = with_layouts(plain("float32", "mean"), "strided", "contiguous")
     case = with_needs(case, True, False)
-    asked = {"loss": LOSS, "when": when, "reductions": [*REDUCTIONS], "part": part}
+    asked = {"loss": TORCHS, "when": when, "reductions": [*REDUCTIONS], "part": part}
     with session.observer.standing_in([asked]):
         wrong = {d.aspect.partition(".")[0] for d in session.run(case).deviations}
     assert wrong == {"value", "gradient"} - differ
@@ -114,6 +115,6 @@ def test_a_backward_is_torchs_where_its_grad_output_is_another_one() -> None:
     whole = whole.replace(grad_output=whole.grad_output.replace(fill=whole.input.fill))
     (case,) = within(session.target, whole)
     assert session.run(case).deviations
-    asked = {"loss": LOSS, "when": "grad_output", "reductions": ["sum"], "part": "all"}
+    asked = {"loss": TORCHS, "when": "grad_output", "reductions": ["sum"], "part": "all"}
     with session.observer.standing_in([asked]):
         assert not session.run(case).deviations

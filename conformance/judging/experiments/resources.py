@@ -6,12 +6,18 @@ import itertools
 from typing import Any
 
 from conformance.cases.arena import WIDTHS
+from conformance.clauses import TORCHS
 from conformance.judging.experiments.bench import Bench, Messages, experiment
 
 CALLS = 24
 ROUNDS = 3
 LARGE = 2**20  # bytes of an operand: well above what an allocator keeps in reserve
 PATIENCE = 1.0  # seconds for a call on it
+KEPT = 12  # results in a round
+SIZES = (2**12, 2**14, 2**16)  # elements: the builtin is vectorised from the first on
+SLOWER = 1000.0  # times the builtin's time
+QUADRATIC = 10.0  # times the time for four times the size: halfway from 4 to 16, as factors go
+TELLING = 0.005  # seconds: a shorter call's time says nothing of how it grows
 HANDLES = ("open files", "threads")  # of which a process may have some thousands
 
 
@@ -85,3 +91,45 @@ def _saved(bench: Bench) -> Messages:
         saved, permitted = int(seen.number("bytes")), 3 * x.values.size * WIDTHS[bench.dtype]
         if saved > permitted:
             yield f"saves {saved} bytes for backward; the builtin and one tensor more: {permitted}"
+
+
+@experiment("resources.released")
+def _released(bench: Bench) -> Messages:
+    """Operands that a result outlives, then the process's pages, for what nobody has a name of."""
+    for reduction in bench.reductions:
+        x, y = bench.tensor((1030,), 1).leaf(), bench.tensor((1030,), 2)
+        seen = bench.ask("resources.kept_after_backward", x=x, y=y, reduction=reduction)
+        names = [str(name) for name in seen.listed("names")]
+        if names:
+            yield f"after backward the result holds on to {' and '.join(names)} ({reduction})"
+    reduction = bench.reductions[-1]
+    what, size = {"dtype": bench.dtype, "reduction": reduction, "calls": KEPT}, LARGE
+    first = bench.ask("resources.pages_of_results", size=size, rounds=0, **what)
+    if first.number("seconds") > PATIENCE:  # a loop in Python: it would take minutes
+        size //= 16
+    seen = bench.ask("resources.pages_of_results", size=size, rounds=ROUNDS, **what)
+    own = KEPT * size if reduction == "none" else 0
+    least = min(int(n) for n in seen.listed("grown")) - own
+    if least >= KEPT * size // 2:
+        yield (
+            f"{ROUNDS} rounds of {KEPT} results on {size >> 10} KiB each hold {least >> 10} KiB "
+            f"or more after their backward ({reduction})"
+        )
+
+
+@experiment("resources.time")
+def _time(bench: Bench) -> Messages:
+    """By ratios in one run: to the builtin's time, and to that of a smaller size."""
+    reduction = bench.reductions[-1]
+    what = {"dtype": bench.dtype, "reduction": reduction, "torchs": TORCHS, "patience": PATIENCE}
+    seen = bench.ask("resources.seconds", sizes=list(SIZES), **what)
+    if seen.flag("interpreted"):
+        return
+    own, torchs = ([float(t) for t in seen.listed(name)] for name in ("own", "torchs"))
+    size, slower = SIZES[len(own) - 1], own[-1] / max(torchs[-1], 1e-7)
+    if slower >= SLOWER:
+        yield f"{size} elements take {slower:.0f} times as long as the builtin ({reduction})"
+    for k in range(1, len(own)):
+        if own[k - 1] >= TELLING and own[k] >= QUADRATIC * own[k - 1]:
+            times = f"{own[k] / own[k - 1]:.0f} times as long as {SIZES[k - 1]}"
+            yield f"{SIZES[k]} elements take {times} ({reduction})"
