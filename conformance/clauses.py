@@ -443,6 +443,7 @@ CLAUSES: tuple[Clause, ...] = (
         "resources.released",
         "What a result holds on to is freed by its backward.",
         level="should",
+        profile="default",
         first_of=TELLING,
     ),
     _clause(

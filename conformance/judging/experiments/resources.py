@@ -13,7 +13,10 @@ CALLS = 24
 ROUNDS = 3
 LARGE = 2**20  # bytes of an operand: well above what an allocator keeps in reserve
 PATIENCE = 1.0  # seconds for a call on it
-KEPT = 12  # results in a round
+KEPT = 2  # results whose memory is looked at
+# Bytes of an operand whose memory goes back to the system when it is freed. What is smaller may lie
+# between others, and what is free be too small for the next: a process grows for that, too.
+MAPPED = 34 * 2**20
 SIZES = (2**12, 2**14, 2**16)  # elements: the builtin is vectorised from the first on
 SLOWER = 1000.0  # times the builtin's time
 QUADRATIC = 10.0  # times the time for four times the size: halfway from 4 to 16, as factors go
@@ -103,17 +106,17 @@ def _released(bench: Bench) -> Messages:
         if names:
             yield f"after backward the result holds on to {' and '.join(names)} ({reduction})"
     reduction = bench.reductions[-1]
-    what, size = {"dtype": bench.dtype, "reduction": reduction, "calls": KEPT}, LARGE
-    first = bench.ask("resources.pages_of_results", size=size, rounds=0, **what)
-    if first.number("seconds") > PATIENCE:  # a loop in Python: it would take minutes
-        size //= 16
-    seen = bench.ask("resources.pages_of_results", size=size, rounds=ROUNDS, **what)
-    own = KEPT * size if reduction == "none" else 0
+    what = {"dtype": bench.dtype, "reduction": reduction}
+    first = bench.ask("resources.pages_of_results", size=LARGE, calls=2, rounds=0, **what)
+    if first.number("seconds") > PATIENCE:
+        return  # a loop in Python: it would take minutes
+    seen = bench.ask("resources.pages_of_results", size=MAPPED, calls=KEPT, rounds=1, **what)
+    own = KEPT * MAPPED if reduction == "none" else 0
     least = min(int(n) for n in seen.listed("grown")) - own
-    if least >= KEPT * size // 2:
+    if least >= KEPT * MAPPED // 2:
         yield (
-            f"{ROUNDS} rounds of {KEPT} results on {size >> 10} KiB each hold {least >> 10} KiB "
-            f"or more after their backward ({reduction})"
+            f"{KEPT} results on {MAPPED >> 20} MiB each hold {least >> 20} MiB after their "
+            f"backward ({reduction})"
         )
 
 

@@ -204,9 +204,9 @@ def pages_of_results(
     x = torch.ones(count, dtype=DTYPES[dtype], device=kit.device, requires_grad=True)
     y = torch.zeros_like(x, requires_grad=False)
     results, grown, seconds = [], [], 0.0
-    for k in range(rounds + 1):
+    while len(grown) <= rounds:
         before, began = _resident(kit.device), time.monotonic()
-        for _ in range(calls if k else 2):  # what is there for good after the first
+        for _ in range(calls):
             result = kit.loss(x, y, reduction)
             torch.autograd.grad(result, x, torch.ones_like(result))
             results.append(result)
