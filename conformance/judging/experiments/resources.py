@@ -129,9 +129,10 @@ def _time(bench: Bench) -> Messages:
     if seen.flag("interpreted"):
         return
     own, torchs = ([float(t) for t in seen.listed(name)] for name in ("own", "torchs"))
-    size, slower = SIZES[len(own) - 1], own[-1] / max(torchs[-1], 1e-7)
-    if slower >= SLOWER:
-        yield f"{size} elements take {slower:.0f} times as long as the builtin ({reduction})"
+    for size, seconds, others in zip(SIZES, own, torchs, strict=False):
+        slower = seconds / max(others, 1e-7)
+        if slower >= SLOWER:
+            yield f"{size} elements take {slower:.0f} times as long as the builtin ({reduction})"
     for k in range(1, len(own)):
         if own[k - 1] >= TELLING and own[k] >= QUADRATIC * own[k - 1]:
             times = f"{own[k] / own[k - 1]:.0f} times as long as {SIZES[k - 1]}"
