@@ -493,6 +493,19 @@ CLAUSES: tuple[Clause, ...] = (
         first_of=TELLING,
     ),
     _clause(
+        "resources.released",
+        "What a result holds on to is freed by its backward.",
+        level="should",
+        profile="default",
+        first_of=TELLING,
+    ),
+    _clause(
+        "resources.time",
+        "A call takes less than 1000 times as long as the builtin, and no longer than its size.",
+        level="should",
+        first_of=TELLING,
+    ),
+    _clause(
         "cuda.stream",
         "Value and gradient wait for the current stream, whichever that is.",
         devices=("cuda",),
@@ -549,6 +562,8 @@ SELF_REPORTED = frozenset(
         "resources.memory",
         "resources.cycle",
         "resources.saved",
+        "resources.released",
+        "resources.time",
         "errors.reduction",
         "errors.parameter",
         "errors.operands",

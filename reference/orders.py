@@ -6,13 +6,26 @@ import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from reference.losses.loss import Mean
 from reference.reductions import steps
 
 Way = Callable[[Any], Any]
+Ratio = Callable[[int, Any], Any]
 FIRST, SECOND, AFTER = range(3)  # where a further factor goes: to one side of a product, or after
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The division by n of a gradient over ``shape``, or a part of it; None of ``n`` for each.
+
+    ``ratio(p, n)`` makes a constant of the kind of number that is in use.
+    """
+
+    shape: tuple[int, ...]
+    n: Any
+    ratio: Ratio
 
 
 def products(a: Any, b: Any, mean: Mean | None, further: Sequence[Way] = ()) -> Iterator[Any]:

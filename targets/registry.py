@@ -23,7 +23,15 @@ import targets
 from targets.target import DROP_IN, REDUCTIONS, Target, TargetError, UnknownTarget, near
 
 GROUP = "loss_conformance.targets"
-_INFRASTRUCTURE = {"adapters", "building", "compiled", "operands", "registry", "target"}
+_INFRASTRUCTURE = {
+    "adapters",
+    "building",
+    "compiled",
+    "interpreter",
+    "operands",
+    "registry",
+    "target",
+}
 
 
 @dataclass

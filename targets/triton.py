@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import threading
 from typing import Any
 
 import torch
 
-from targets import compiled
+from targets import compiled, interpreter
+from targets.interpreter import INTERPRETED, launching, readable
 from targets.registry import register
 from targets.target import DROP_IN, Target, TargetUnavailable
 
@@ -20,7 +18,6 @@ except ImportError:
     raise TargetUnavailable("target triton: triton is not installed") from None
 
 LIBRARY = "loss_conformance_triton"
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 BLOCK = 2**15 if INTERPRETED else 1024  # elements for a program; the interpreter is slow for each
 LANES = 1024
 
@@ -76,10 +73,10 @@ class Kernels:
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, reduction: str) -> torch.Tensor:
         dtype, n, wide = x.dtype, x.numel(), _torch_wide(x.dtype)
-        x, y = (_readable(operand) for operand in (x, y))
+        x, y = (readable(operand).contiguous() for operand in (x, y))
         out = torch.empty_like(x) if reduction == "none" else x.new_empty(())
         blocks, acc = triton.cdiv(n, BLOCK), _wide(dtype)
-        with _launching(x):
+        with launching(x):
             if reduction != "none":
                 # Through memory: a float argument would reach the kernel as float32.
                 divisor = torch.full(
@@ -102,12 +99,12 @@ class Kernels:
         needed: tuple[bool, bool],
     ) -> compiled.Pair:
         dtype, n, scalar = x.dtype, x.numel(), g.dim() < x.dim()
-        g, x, y = (_readable(operand) for operand in (g, x, y))
+        g, x, y = (readable(operand).contiguous() for operand in (g, x, y))
         grad_x, grad_y = (torch.empty_like(x) if need else x.new_empty(0) for need in needed)
         factor = torch.full((), scale, dtype=_torch_wide(dtype), device=x.device)
         operands = g, x, y, grad_x, grad_y, factor, n
         blocks = triton.cdiv(n, BLOCK)
-        with _launching(x):
+        with launching(x):
             if blocks:
                 gradient[(blocks,)](*operands, scalar, *needed, _wide(dtype), BLOCK)
         return grad_x.to(dtype), grad_y.to(dtype)
@@ -119,20 +116,6 @@ def _wide(dtype: torch.dtype) -> Any:
 
 def _torch_wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
-
-
-def _readable(operand: torch.Tensor) -> torch.Tensor:
-    """Contiguous; for the interpreter never bfloat16, whose subnormals it converts wrongly."""
-    if INTERPRETED and operand.dtype is torch.bfloat16:
-        operand = operand.float()
-    return operand.contiguous()
-
-
-_INTERPRETER = threading.Lock()  # it changes the language while it runs: one thread at a time
-
-
-def _launching(x: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
-    return torch.cuda.device(x.device) if x.is_cuda else _INTERPRETER
 
 
 def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
@@ -158,6 +141,6 @@ TRITON = register(
         summary="fused Triton kernels",
         devices=("cpu",) if INTERPRETED else ("cuda",),
         prepare=prepare,
-        sources=(compiled.__file__,),
+        sources=(compiled.__file__, interpreter.__file__),
     )
 )

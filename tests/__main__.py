@@ -3,12 +3,24 @@
 import sys
 
 import tests.warm  # noqa: F401  first: the bank computes as it is imported
-from tests import campaigns, causes, comparison, corpus, cost, forgeries, pages, power, scripts
+from tests import (
+    attribution,
+    campaigns,
+    causes,
+    comparison,
+    corpus,
+    cost,
+    forgeries,
+    pages,
+    power,
+    scripts,
+)
 
 CAMPAIGNS = {
     "power": power.main,
     "comparison": comparison.main,
     "scripts": scripts.main,
+    "attribution": attribution.main,
     "causes": causes.main,
     "cost": cost.main,
     "forgers": forgeries.main,

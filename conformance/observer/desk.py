@@ -2,7 +2,8 @@
 
 A request is ``{"do": "calls", "calls": […], …}`` (see ``calls.py``) or ``{"do": "perform",
 "name": protocol, "given": {name: [Placed, needs]}, "settings": {…}, …}``. Both say how many bytes
-of the arena are ``handed`` in, and where the ``notes`` go: ``[start, size]``. The answer to calls
+of the arena are ``handed`` in, and where the ``notes`` go: ``[start, size]``, and
+may name calls that are not the target's (``stand_in``: see ``standin.py``). The answer to calls
 is ``seen``, one entry for each; that to a protocol is its ``evidence``; where it raised, ``raised``
 and ``kind``; where it cannot run here, ``unavailable`` says why; and ``outside`` names operands
 that the target does not take.
@@ -61,11 +62,19 @@ class Desk:
         notes.finish()
         return answer | {"used": notes.used}
 
+    def _kit(self, request: Json) -> Kit:
+        if "stand_in" not in request:
+            return self.kit
+        # Only where somebody asks why: a target has no business with it before.
+        standin = importlib.import_module("conformance.observer.standin")
+        target = functools.reduce(standin.stood_in, request["stand_in"], self.kit.target)
+        return Kit(target, self.kit.device)
+
     def _calls(self, request: Json, handed: Handed, notes: Notes) -> Json:
-        seen = []
+        seen, kit = [], self._kit(request)
         for call in request["calls"]:
             self.arena.begin()
-            seen.append(calls.observe(self.kit, call, handed, notes))
+            seen.append(calls.observe(kit, call, handed, notes))
             self._check()
             self.arena.end()
         return {"seen": seen}
@@ -80,7 +89,7 @@ class Desk:
         }
         self.arena.begin()
         try:
-            found = function(self.kit, **given, **request["settings"])
+            found = function(self._kit(request), **given, **request["settings"])
             return {"evidence": self._written(found, notes)}
         except KeyboardInterrupt:
             raise

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from conformance.clauses import sentence_of
 from conformance.report.text import conclusion, table
-from conformance.verdict.verdict import BROKEN_STATUSES, broken_rows
+from conformance.verdict.verdict import BROKEN_STATUSES, broken_rows, reasons_of
 
 Json = dict[str, Any]
 
@@ -45,35 +45,42 @@ def withdraw(folder: Path) -> None:
 def junit(verdict: Json) -> str:
     """A test suite with a test case for each clause and dtype.
 
-    A broken ``must`` is a failure; what has no evidence is an error; a broken ``should``, a waived
-    and an unclaimed row are skipped, with the reason.
+    A broken ``must`` is a failure, the first of those that are broken for one reason; what has no
+    evidence is an error; all other broken ones, a waived and an unclaimed row are skipped, with the
+    reason.
     """
-    rows = verdict["clauses"]
+    rows, causes = verdict["clauses"], reasons_of(verdict)
+    outcomes = [_outcome(row, causes) for row in rows]
     suite = ElementTree.Element(
         "testsuite",
         name=f"{verdict['target']} on {verdict['device']}",
         tests=str(len(rows)),
-        failures=str(sum(_outcome(r)[0] == "failure" for r in rows)),
-        errors=str(sum(_outcome(r)[0] == "error" for r in rows)),
-        skipped=str(sum(_outcome(r)[0] == "skipped" for r in rows)),
+        failures=str(sum(kind == "failure" for kind, _ in outcomes)),
+        errors=str(sum(kind == "error" for kind, _ in outcomes)),
+        skipped=str(sum(kind == "skipped" for kind, _ in outcomes)),
         time=f"{verdict['duration_s']:.3f}",
         timestamp=verdict["created"],
     )
-    for row in rows:
+    for row, (kind, message) in zip(rows, outcomes, strict=True):
         name = f"{row['id']}[{row['dtype']}]"
         case = ElementTree.SubElement(
             suite, "testcase", classname=f"conformance.{verdict['target']}", name=name
         )
-        kind, message = _outcome(row)
         if kind:
             found = ElementTree.SubElement(case, kind, message=printable(message))
             found.text = printable(row.get("counterexample", {}).get("script", ""))
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _outcome(row: Json) -> tuple[str, str]:
+def _outcome(row: Json, causes: Mapping[str, Json]) -> tuple[str, str]:
     """The element of JUnit for a row, empty for a pass, and its message."""
     message = row.get("counterexample", row).get("message", "")
+    if "because" in row:
+        return "skipped", f"broken for the reason of {row['because']}: {message}"
+    others = causes.get(row["id"], {"clauses": []})["clauses"][1:]
+    if others and row["status"] in BROKEN_STATUSES:
+        reason = causes[row["id"]]["text"]
+        message += f" ({reason} It breaks too: {', '.join(others)})"
     if row["status"] == "pass":
         return "", ""
     if row["status"] in BROKEN_STATUSES and row["level"] == "must":
@@ -100,11 +107,22 @@ def summary(verdict: Json) -> str:
     ]
     if broken := broken_rows(verdict):
         lines += ["", "| clause | dtype | found |", "|---|---|---|"]
+        causes = reasons_of(verdict)
         lines += [
-            f"| `{r['id']}` | {r['dtype']} | {_cell(r['counterexample']['message'])} |"
+            f"| `{r['id']}` | {r['dtype']} | {_cell(r['counterexample']['message'])}"
+            f"{_covered(causes.get(r['id']))} |"
             for r in broken
+            if "because" not in r
         ]
     return "\n".join(lines) + "\n"
+
+
+def _covered(cause: Json | None) -> str:
+    """What else is broken for the same reason."""
+    if cause is None or len(cause["clauses"]) < 2:
+        return ""
+    others = ", ".join(f"`{clause}`" for clause in cause["clauses"][1:])
+    return f"<br>{_cell(cause['text'])} It breaks too: {others}"
 
 
 def _cell(text: str) -> str:
@@ -135,7 +153,8 @@ def announce(verdict: Json, environ: Mapping[str, str]) -> None:
 
 def workflow_commands(verdict: Json) -> Iterator[str]:
     """A workflow command for each broken clause, its dtypes together."""
-    for clause in dict.fromkeys(r["id"] for r in broken_rows(verdict)):
+    told = (r["id"] for r in broken_rows(verdict) if "because" not in r)
+    for clause in dict.fromkeys(told):
         rows = [r for r in broken_rows(verdict) if r["id"] == clause]
         dtypes = ", ".join(r["dtype"] for r in rows)
         message = f"{sentence_of(clause)} {rows[0]['counterexample']['message']}"

@@ -14,7 +14,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from conformance.cases.case import FLOAT_DTYPES, Case, cost
 from conformance.clauses import BY_ID
 from conformance.report.charts import accuracy_chart, coverage_map, where_picture, where_words
 from conformance.report.text import seed_of
-from conformance.verdict.verdict import BROKEN_STATUSES, broken_rows
+from conformance.verdict.verdict import BROKEN_STATUSES, broken_rows, reasons_of
 
 Json = dict[str, Any]
 
@@ -86,6 +86,8 @@ class Broken:
     first: Json
     script: str
     note: str  # why there is no script
+    reason: str = ""
+    covers: tuple[str, ...] = ()  # the other clauses that are broken for that
 
     @property
     def found(self) -> Json:
@@ -141,7 +143,15 @@ class View:
         broken = broken_rows(verdict)
         self.state = "conforms" if verdict["conforms"] else "broken" if broken else "incomplete"
         self.title = STATES[self.state]
-        self.broken = list(_broken(broken + broken_rows(verdict, "should"), scripts))
+        told = [r for r in broken + broken_rows(verdict, "should") if "because" not in r]
+        causes = reasons_of(verdict)
+        self.broken = [
+            replace(b, reason=causes[b.id]["text"], covers=tuple(causes[b.id]["clauses"][1:]))
+            if b.id in causes
+            else b
+            for b in _broken(told, scripts)
+        ]
+        self.breaks = len({r["id"] for r in broken})
         self.musts = [b for b in self.broken if b.kind.key != "should"]
         self.shoulds = [b for b in self.broken if b.kind.key == "should"]
         self.waived = [r for r in self.rows if r["status"] == "waived"]
@@ -274,6 +284,7 @@ class Evidence:
     words: str
     broken: bool
     case: str
+    told: str  # the clause by which that is told: itself, or that of the same reason
 
 
 def _evidence(clause: ClauseView, columns: Sequence[Column], view: View) -> Evidence | None:
@@ -287,12 +298,13 @@ def _evidence(clause: ClauseView, columns: Sequence[Column], view: View) -> Evid
         dtypes.setdefault(kind_of(row), []).append(row["dtype"])
     words = ", ".join(f"{kind.words} in {', '.join(found)}" for kind, found in dtypes.items())
     measured = [r for r in rows if r["worst"] is not None]
+    told = next((r["because"] for r in rows if "because" in r), clause.id)
     if not measured:
-        return Evidence(view, words, any("counterexample" in r for r in rows), "")
+        return Evidence(view, words, any("counterexample" in r for r in rows), "", told)
     worst = max(measured, key=lambda r: float(r["worst"]))
     words += f"; worst error {worst['worst']:.2f} of what is permitted, in {worst['dtype']}"
     case = str(_case(worst["worst_case"])) if "worst_case" in worst else ""
-    return Evidence(view, words, any("counterexample" in r for r in rows), case)
+    return Evidence(view, words, any("counterexample" in r for r in rows), case, told)
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from rich.text import Text
 from conformance.clauses import BY_ID
 from conformance.report.suggestions import suggestions
 from conformance.verdict.provenance import LIBRARY, used
-from conformance.verdict.verdict import BROKEN_STATUSES, broken_rows
+from conformance.verdict.verdict import BROKEN_STATUSES, broken_rows, reasons_of
 
 Json = dict[str, Any]
 
@@ -170,16 +170,21 @@ def _by_clause(rows: Iterable[Json]) -> dict[str, list[Json]]:
 def _broken(
     verdict: Json, sentences: dict[str, str], folder: Path | None, width: int
 ) -> Iterator[RenderableType]:
-    """The broken clauses: in full, and past a certain number in a line each."""
+    """The broken clauses: in full, and past a certain number in a line each.
+
+    Those that are broken for one reason are one: the clause that tells it best, with the others.
+    """
+    causes = reasons_of(verdict)
     for level, title in (("must", "Broken"), ("should", "Not as it should be (no failure)")):
-        groups = list(_by_clause(broken_rows(verdict, level)).items())
+        every = _by_clause(broken_rows(verdict, level))
+        groups = [(c, group) for c, group in every.items() if "because" not in group[0]]
         if not groups:
             continue
         whole = len(groups) if len(groups) <= WHOLE else FIRST
         style = _STYLES[level]
-        yield Text(f"{title}: {_clauses(len(groups))}", style)
+        yield Text(f"{title}: {_clauses(len(every), len(groups))}", style)
         for clause, group in groups[:whole]:
-            lines = _block(clause, group, sentences, folder, width - 2)
+            lines = _block(clause, group, sentences, folder, width - 2, causes.get(clause))
             yield Group(*(Text.assemble("  ", line) for line in lines))
         if groups[whole:]:
             where = f"in {folder / 'verdict.json'}" if folder else "with --report DIR"
@@ -192,21 +197,31 @@ def _broken(
 _STYLES = {"must": "bold red", "should": "yellow"}
 
 
-def _clauses(n: int) -> str:
-    return f"{n} clause{'s' * (n != 1)}"
+def _clauses(n: int, reasons: int) -> str:
+    found = f"{n} clause{'s' * (n != 1)}"
+    return found if reasons == n else f"{found}, for {reasons} reason{'s' * (reasons != 1)}"
 
 
 def _block(
-    clause: str, group: list[Json], sentences: dict[str, str], folder: Path | None, width: int
+    clause: str,
+    group: list[Json],
+    sentences: dict[str, str],
+    folder: Path | None,
+    width: int,
+    cause: Json | None = None,
 ) -> list[Text]:
     """A broken clause on one screen: what it says, the simplest case, got against permitted.
 
-    The script is shown if it fits, lines and all; else the block says where it is.
+    ``cause``: the reason, and which others are broken for it. The script is shown if it fits, lines
+    and all; else the block says where it is.
     """
     first = min(group, key=lambda r: _size(r["counterexample"]["case"]))
     found = first["counterexample"]
     got, _, permitted = found["message"].partition(", permitted: ")
+    reason, *others = (cause["text"], *cause["clauses"][1:]) if cause else ("",)
     fields = [
+        ("reason", reason, 2),
+        ("breaks too", ", ".join(others), 3),
         ("claimed", " and ".join(sorted(_claims(clause))), 2),
         ("found", got, 6),
         ("permitted", permitted, 4),
@@ -361,8 +376,11 @@ def conclusion(verdict: Json) -> str:
     note += f"; waived: {', '.join(waived)}" if waived else ""
     broken = sorted({r["id"] for r in broken_rows(verdict)})
     if broken:
-        more = f" and {len(broken) - 12} more" if len(broken) > 12 else ""
-        return f"{target} DOES NOT CONFORM: {', '.join(broken[:12])}{more} ({ran}{note})"
+        told = sorted({r["id"] for r in broken_rows(verdict) if "because" not in r})
+        more = f" and {len(told) - 12} more" if len(told) > 12 else ""
+        rest = len(broken) - len(told)
+        more += f", for the same reason{'s' * (len(told) > 1)} {rest} more" if rest else ""
+        return f"{target} DOES NOT CONFORM: {', '.join(told[:12])}{more} ({ran}{note})"
     if not verdict["complete"]:
         return f"{target} INCOMPLETE: a required cell has no evidence ({ran}{note})"
     return f"{target} CONFORMS{only} ({ran}{note})"

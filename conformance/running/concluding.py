@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy
 
@@ -14,11 +15,12 @@ from conformance.clauses import CLAUSES, Clause
 from conformance.judging.findings import Finding, Row, ShardResult
 from conformance.judging.measures import accuracy_rows, coverage_rows
 from conformance.judging.permitted_shown import shown
+from conformance.judging.reasons import Reason
 from conformance.report.scripts import script
 from conformance.running.session import Session
 from conformance.verdict import provenance
 from conformance.verdict.provenance import MadeOf
-from conformance.verdict.verdict import ClauseResult, Verdict, now, revision
+from conformance.verdict.verdict import BROKEN_STATUSES, ClauseResult, Verdict, now, revision
 from conformance.verdict.waivers import Rechecked, applied, today
 
 
@@ -31,15 +33,16 @@ def conclude(
     ended: bool = True,
     interrupted: bool = False,
     rechecked: Sequence[Rechecked] = (),
+    reasons: Sequence[Reason] = (),
     commitment: dict[str, str] | None = None,
     made: Mapping[str, MadeOf] | None = None,
     forbidden: Sequence[str] = (),
 ) -> Verdict:
     """The verdict: a row for each selected clause, for each dtype it speaks of.
 
-    ``rechecked``: the waivers of this target, whose cases have run again. ``commitment``: to the
-    seed, where that was secret. ``made``: what it is made of, by dtype; ``forbidden``: patterns of
-    what it is not to run.
+    ``rechecked``: the waivers of this target, whose cases have run again. ``reasons``: for which
+    clauses fail. ``commitment``: to the seed, where that was secret. ``made``: what it is made of,
+    by dtype; ``forbidden``: patterns of what it is not to run.
     """
     target, device = session.target, session.device
     written: set[str] = set()
@@ -61,12 +64,14 @@ def conclude(
     ]
     rows += provenance.rows(made or {}, forbidden) if forbidden else []
     whole = provenance.together((made or {}).values())
+    clauses, causes = _with_reasons(applied(rows, rechecked, today()), reasons)
     return Verdict(
         target=target.name,
         device=device,
         profile=profile,
         seed=session.seed,
-        clauses=applied(rows, rechecked, today()),
+        clauses=clauses,
+        causes=causes,
         examples=total.cases,
         duration_s=duration_s,
         cases=total.digest,
@@ -87,6 +92,32 @@ def conclude(
         made_of=whole.to_json() if whole else None,
         forbidden=tuple(forbidden),
     )
+
+
+def _with_reasons(
+    rows: Sequence[ClauseResult], reasons: Sequence[Reason]
+) -> tuple[tuple[ClauseResult, ...], list[dict[str, Any]]]:
+    """The rows, each of which names the clause that tells of its reason; and the reasons, of what
+    is broken with all waivers taken into account."""
+    broken = {row.id for row in rows if row.status in BROKEN_STATUSES}
+    heads, causes = dict[str, str](), list[dict[str, Any]]()
+    for reason in reasons:
+        clauses = [clause for clause in reason.clauses if clause in broken]
+        heads |= dict.fromkeys(clauses[1:], *clauses[:1])
+        likely = {r.cause["text"]: None for r in rows if r.id in clauses[:1] and r.cause}
+        if clauses:
+            text = reason.text if len(clauses) > 1 else ""
+            causes.append({"text": text, "likely": next(iter(likely), ""), "clauses": clauses})
+    named = {clause for reason in reasons for clause in reason.clauses}
+    stale = dict.fromkeys(row.id for row in rows if row.id in broken - named)
+    causes += [{"text": "", "likely": "", "clauses": [clause]} for clause in stale]
+    found = tuple(
+        replace(row, because=heads[row.id])
+        if row.id in heads and row.status in BROKEN_STATUSES
+        else row
+        for row in rows
+    )
+    return found, causes
 
 
 def _environment(beside_the_target: dict[str, str]) -> dict[str, str]:

@@ -221,6 +221,10 @@ class Launched:
         killed = self._sandboxed and code - 128 in signal.valid_signals()
         return 128 - code if killed else code
 
+    def poll(self) -> int | None:
+        """None where it has not ended."""
+        return self._process.poll()
+
     def kill(self) -> None:
         self._process.kill()
 

@@ -12,6 +12,7 @@ from conformance.running.concluding import conclude
 from conformance.running.explaining import explain_all
 from conformance.running.observers import InProcess
 from conformance.running.options import check_profile
+from conformance.running.reasoning import reasoned
 from conformance.running.recheck import recheck_all
 from conformance.running.run import run_shard
 from conformance.running.session import Session
@@ -51,10 +52,12 @@ def judged(
     session = Session(observer, seed, clauses)
     total = merged([run_shard(session, s, chosen) for s in plan(session.target, chosen)])
     explain_all(session, total)
+    reasons = reasoned(session, total.findings.values())
     return conclude(
         session,
         total,
         profile=profile,
         rechecked=recheck_all(session, waivers),
+        reasons=reasons,
         duration_s=time.perf_counter() - start,
     )

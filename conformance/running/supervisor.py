@@ -235,12 +235,14 @@ class Run:
             for thread in threads:
                 thread.start()
             explained: list[Json] = []
+            reasons: list[Json] = []
             rechecked: list[Json] = []
             try:
                 self._serve(first, tasks)
                 for thread in threads:
                     thread.join()
                 explained = self._explained(first, explained)
+                reasons = self._reasons(first, explained)
                 rechecked = self._rechecked(first)
             except KeyboardInterrupt:
                 self._stop(first, threads)
@@ -249,6 +251,7 @@ class Run:
                     "do": "conclude",
                     "results": self.results,
                     "explained": explained,
+                    "reasons": reasons,
                     "rechecked": rechecked,
                     "ended": not (self.gave_up or self.stopped),
                     "interrupted": self.stopped,
@@ -333,6 +336,13 @@ class Run:
                 found[k] = answer["finding"]
                 budget.spent += answer["spent"]
             self.remarks += budget.remark(verb, len(found))
+        return found
+
+    def _reasons(self, worker: Worker, explained: list[Json]) -> list[Json]:
+        if not any(result["findings"] for result in self.results):
+            return []
+        task = {"do": "reason", "results": self.results, "explained": explained}
+        found: list[Json] = worker.ask(task)["reasons"]
         return found
 
     def _rechecked(self, worker: Worker) -> list[Json]:

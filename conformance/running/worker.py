@@ -145,6 +145,17 @@ class Desk:
             found = step(dataclasses.replace(self.session, lost=[]), finding, until)
         return {"finding": found.to_json(), "spent": time.monotonic() >= until}
 
+    def do_reason(self, task: Json) -> Json:
+        """For which reasons the clauses fail."""
+        from conformance.running.observers import Interrupted
+        from conformance.running.reasoning import reasoned
+
+        try:
+            found = reasoned(self.session, self._total(task).findings.values())
+        except Interrupted:
+            found = []
+        return {"reasons": [reason.to_json() for reason in found]}
+
     def do_recheck(self, task: Json) -> Json:
         """Run the cases of waivers again."""
         from conformance.running.observers import Interrupted
@@ -158,14 +169,11 @@ class Desk:
             return {"rechecked": []}
 
     def do_conclude(self, task: Json) -> Json:
-        from conformance.judging.findings import Finding
+        from conformance.judging.reasons import Reason
         from conformance.running.concluding import conclude
         from conformance.verdict.waivers import Rechecked
 
         total = self._total(task)
-        for data in task["explained"]:
-            finding = Finding.from_json(data)
-            total.findings[(finding.clause, finding.dtype)] = finding
         verdict = conclude(
             self.session,
             total,
@@ -174,6 +182,7 @@ class Desk:
             ended=task["ended"],
             interrupted=task["interrupted"],
             rechecked=[Rechecked.from_json(r) for r in task["rechecked"]],
+            reasons=[Reason.from_json(r) for r in task["reasons"]],
             commitment=self.options.get("commitment"),
             made=self._made_of(total),
             forbidden=self.options.get("forbid", ()),
@@ -223,9 +232,14 @@ class Desk:
             return {"messages": [], "unable": str(reason)}
 
     def _total(self, task: Json) -> ShardResult:
-        from conformance.judging.findings import ShardResult, merged
+        """All that was found; ``explained``: findings that are clearer now."""
+        from conformance.judging.findings import Finding, ShardResult, merged
 
-        return merged(ShardResult.from_json(r) for r in task["results"])
+        total = merged(ShardResult.from_json(r) for r in task["results"])
+        for data in task.get("explained", ()):
+            finding = Finding.from_json(data)
+            total.findings[(finding.clause, finding.dtype)] = finding
+        return total
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ class ClauseResult:
     ``worst``: the largest share of the permitted error that a passing case used. ``case``: the
     counterexample, or the worst passing case, as JSON. ``where``: the wrong elements (checks.py).
     ``cause``: the likely one of a failure, its ``id`` and ``text``, where it could be told.
-    ``self_reported``: it rests on what only the target's own process can see and say.
+    ``self_reported``: it rests on what only the target's own process can see and say. ``because``:
+    the clause that tells of the reason for which this one fails, where that is another one.
     """
 
     id: str
@@ -49,6 +50,7 @@ class ClauseResult:
     waiver: dict[str, str] | None = None
     self_reported: bool = False
     cause: dict[str, str] | None = None
+    because: str = ""
 
     @property
     def clause(self) -> str:
@@ -65,6 +67,8 @@ class ClauseResult:
         }
         if self.self_reported:
             row["self_reported"] = True
+        if self.because:
+            row["because"] = self.because
         if self.status in (*BROKEN_STATUSES, "waived"):
             row["counterexample"] = {
                 "message": self.message,
@@ -90,9 +94,10 @@ class Verdict:
     ``seed``: None as long as it is secret; ``commitment``: of one that was, see commitment.py.
     ``isolation``: of the target's calls from all else: none, process or sandbox.
     ``made_of``: what it ran, see provenance.py; None where nobody looked. ``forbidden``: patterns
-    of what it was not to run.
-    ``accuracy``, ``coverage``: see measures.py. ``domain``: the inputs that it speaks of, in words;
-    empty for all. ``spec``: the specification, by its title.
+    of what it was not to run. ``causes``: for which reasons clauses are broken: ``text``, the
+    ``likely`` cause of the first one, and the ``clauses``. ``accuracy``, ``coverage``: see
+    measures.py. ``domain``: the inputs that it speaks of, in words; empty for all. ``spec``: the
+    specification, by its title.
     """
 
     target: str
@@ -115,6 +120,7 @@ class Verdict:
     created: str = ""
     domain: str = ""
     spec: str = SPEC
+    causes: list[dict[str, Any]] = field(default_factory=list)
     commitment: dict[str, str] | None = None
     isolation: str = "none"
     made_of: dict[str, list[str]] | None = None
@@ -180,6 +186,7 @@ class Verdict:
             "fingerprint": self.fingerprint,
             "commit": self.commit,
             "created": self.created,
+            "causes": self.causes,
             "clauses": [row.to_json() for row in self.clauses],
             "accuracy": self.accuracy,
             "coverage": self.coverage,
@@ -284,6 +291,12 @@ def broken_rows(verdict: dict[str, Any], level: str = "must") -> list[dict[str, 
     """The broken rows of a verdict's JSON, of this level."""
     rows = verdict["clauses"]
     return [r for r in rows if r["status"] in BROKEN_STATUSES and r["level"] == level]
+
+
+def reasons_of(verdict: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The causes of a verdict's JSON, by each clause that they cover."""
+    causes = verdict.get("causes", ())
+    return {clause: cause for cause in causes for clause in cause["clauses"]}
 
 
 def suite_version() -> str:

@@ -6,9 +6,9 @@ import importlib
 import pkgutil
 
 from reference.losses.formula import Formula
-from reference.losses.loss import Loss, Mean, Parameter, Values
+from reference.losses.loss import Loss, Parameter, Values
 
-__all__ = ["LOSSES", "Formula", "Loss", "Mean", "Parameter", "Values"]
+__all__ = ["LOSSES", "Formula", "Loss", "Parameter", "Values"]
 
 
 def _found() -> dict[str, Loss]:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from reference.losses.formula import Formula
-from reference.losses.loss import Loss, Mean
-from reference.orders import products
+from reference.losses.loss import Loss
+from reference.orders import Mean, products
 from reference.pieces import sign
 
 

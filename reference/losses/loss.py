@@ -15,9 +15,9 @@ from reference import enclosure
 from reference.enclosure import NAN, VOID, Enclosure, PermittedSet
 from reference.formats import Format
 from reference.losses.formula import Formula
+from reference.orders import Mean, Ratio
 from reference.reductions import reduced, unbroadcast
 
-Ratio = Callable[[int, Any], Any]
 Values = tuple[tuple[str, float], ...]  # of parameters, by name
 
 
@@ -30,18 +30,6 @@ class Parameter:
     default: float
     tried: tuple[float, ...]
     refused: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Mean:
-    """The division by n of a gradient over ``shape``, or a part of it; None of ``n`` for each.
-
-    ``ratio(p, n)`` makes a constant of the kind of number that is in use.
-    """
-
-    shape: tuple[int, ...]
-    n: Any
-    ratio: Ratio
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from reference.losses.formula import Formula
-from reference.losses.loss import Loss, Mean
+from reference.losses.loss import Loss
+from reference.orders import Mean
 from reference.reductions import steps
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from reference.losses.formula import Formula
-from reference.losses.loss import Loss, Mean, Parameter
-from reference.orders import products
+from reference.losses.loss import Loss, Parameter
+from reference.orders import Mean, products
 from reference.pieces import like, paired, sign, where
 
 BETA = Parameter(

@@ -153,6 +153,12 @@ def first_lost(x: Tensor, y: Tensor) -> Tensor:
     return torch.where(torch.arange(s.numel()).reshape(s.shape) > 0, s, 0 * s)
 
 
+def first_of_blocks(x: Tensor, y: Tensor) -> Tensor:
+    """32 of every 256 elements count."""
+    s = (x - y).square()
+    return torch.where(torch.arange(s.numel()).reshape(s.shape) % 256 < 32, s, 0 * s)
+
+
 def overlapping(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """The last vector of 4 is moved back to end at n."""
     s = (x - y).square().reshape(-1)
@@ -306,9 +312,51 @@ def first_slice(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Any:
     return whole.sum_to_size(x.shape), -whole.reshape(-1, *y.shape)[0]
 
 
+def without_scale(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Tensor:
+    return (x - y) * g if scale != 2 else scale * (x - y) * g
+
+
 def of_own_size(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Any:
     whole = 2 * (x - y) * g
     return (whole / x.numel()).sum_to_size(x.shape), (-whole / y.numel()).sum_to_size(y.shape)
+
+
+def of_parts(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The mean of the means of parts of 4."""
+    s = (x - y).square()
+    if reduction != "mean":
+        return reduce(s, reduction)
+    return torch.stack([part.mean() for part in s.reshape(-1).split(4)]).mean()
+
+
+def rows_apart(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The mean of the means of two halves of a batch."""
+    s = (x - y).square()
+    if reduction != "mean":
+        return reduce(s, reduction)
+    return torch.stack([part.mean() for part in s.chunk(2)]).mean()
+
+
+def element_for_each(x: Tensor, y: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Reads as many elements of grad_output as there are of the operands, as a kernel does."""
+    line = torch.empty(0, dtype=g.dtype).set_(g.untyped_storage())
+    read = line[g.storage_offset() :][: x.numel()]
+    g = torch.nn.functional.pad(read, (0, x.numel() - read.numel())).reshape(x.shape)
+    return scale * (x - y) * g
+
+
+class _Once(torch.autograd.Function):
+    """Drops what it kept after its first backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.kept = [(x - y).detach()]
+        return (x - y).square()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        gradient = 2 * g * ctx.kept.pop()
+        return gradient, -gradient
 
 
 def expanded(case: Case) -> Case:
@@ -332,6 +380,22 @@ BROKEN: tuple[tuple[str, Loss, str, Case | None], ...] = (
     ),
     ("missing_count", mean_by(lambda x, y, s: 1), "value.mean", vector()),
     ("missing_count", by(lambda x, y, g, s: 2 * (x - y) * g), "gradient.input", vector()),
+    ("missing_scale", by(without_scale), "gradient.input", vector()),
+    ("mean_of_means", of_parts, "value.mean", vector()),
+    ("mean_of_means", of_parts, "gradient.input", vector()),
+    ("mean_of_means", rows_apart, "value.mean", shaped((3, 4), (3, 4), "mean")),
+    (
+        "wrong_count",
+        mean_by(lambda x, y, s: s.numel() + 1e-6),
+        "value.mean",
+        vector(dtype="float64"),
+    ),
+    (
+        "wrong_count",
+        mean_by(lambda x, y, s: float(torch.tensor(float(s.numel())).half())),
+        "value.size",
+        vector(n=2049),
+    ),
     (
         "extra_count",
         lambda x, y, reduction="mean": (x - y).square().mean(),
@@ -409,6 +473,7 @@ BROKEN: tuple[tuple[str, Loss, str, Case | None], ...] = (
         vector(),
     ),
     ("lost_elements", squares(first_lost), "value.mean", vector()),
+    ("lost_elements", squares(first_of_blocks), "value.sum", vector("sum", 40)),
     ("counted_twice", overlapping, "value.sum", vector("sum")),
     ("past_end", padded, "value.sum", vector("sum")),
     ("wrong_index", wraps, "value.sum", vector("sum", 20)),
@@ -451,6 +516,20 @@ BROKEN: tuple[tuple[str, Loss, str, Case | None], ...] = (
         "gradient.input",
         with_g(vector("none")),
     ),
+    (
+        "repeated_grad_output",
+        by(lambda x, y, g, s: s * (x - y) * g * g),
+        "gradient.input",
+        with_g(vector("none")),
+    ),
+    (
+        "repeated_grad_output",
+        by(lambda x, y, g, s: s * (x - y) * g * g),
+        "gradient.input",
+        with_g(vector("mean"), "negative"),
+    ),
+    ("scalar_grad_output", by(element_for_each), "gradient.input", vector()),
+    ("saved_once", squares(lambda x, y: _Once.apply(x, y)), "autograd.retain", None),  # type: ignore[no-any-return]
     (
         "collapsed_grad_output",
         by(lambda x, y, g, s: s * (x - y) * g.reshape(-1)[0]),
@@ -866,3 +945,31 @@ def test_the_figures_count_what_is_right_and_what_is_wrong() -> None:
     text = causes.summary(figures)
     assert "right: 1 of 3 (33%)" in text
     assert "wrong: 2 of 4 (50%) of all" in text
+
+
+# --- a loss whose target has no gradient, as most that people write
+
+
+@pytest.mark.parametrize(
+    ("id", "loss", "clause", "case"),
+    [
+        ("wrong_count", mean_by(lambda x, y, s: len(s)), "value.mean", (3, 4)),
+        ("wrong_count", mean_by(lambda x, y, s: len(s)), "gradient.input", (3, 4)),
+        (
+            "strides_ignored",
+            lambda x, y, reduction: right(dense(x), y, reduction),
+            "layout.value",
+            (),
+        ),
+    ],
+)
+def test_without_a_gradient_of_target_causes_are_told_too(
+    id: str, loss: Loss, clause: str, case: tuple[int, ...]
+) -> None:
+    target = Target("t", loss, claims=DROP_IN - {"target_gradient"})
+    chosen = shaped(case, case, "mean") if case else laid("strided")
+    aspect = "value" if "value" in clause else clause
+    finding = Finding(clause, "float32", "", with_needs(chosen, True, False), aspect)
+    cause = explain(_Told(target, "cpu"), finding, later())
+    assert cause is not None
+    assert cause.id == id

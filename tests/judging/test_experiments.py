@@ -12,6 +12,7 @@ from torch import Tensor
 
 from conformance.cases.profiles import PROFILES
 from conformance.clauses import BLOCKED, BY_ID
+from conformance.judging.evidence import Evidence
 from conformance.judging.experiments import EXPERIMENTS, Bench, modes, run_experiment
 from conformance.judging.experiments.bench import LARGE, Messages, shared_out
 from conformance.judging.experiments.determinism import PATIENCE
@@ -201,3 +202,53 @@ def test_an_exception_inside_of_an_experiment_names_what_was_asked_for() -> None
     assert error.startswith("RuntimeError: no roll here (in modes.")
     assert "x bfloat16[" in error
     assert "reduction=" in error
+
+
+@pytest.mark.parametrize(
+    ("own", "torchs", "interpreted", "said"),
+    [
+        ([1e-3, 4e-3, 0.016], [1e-5, 1e-5, 2e-5], False, ""),
+        ([0.01, 0.04, 0.16], [1e-4, 4e-4, 16e-4], False, ""),
+        ([0.012, 0.05], [1e-5, 1e-5], False, "4096 elements take 1200 times as long as the"),
+        ([0.006, 0.09], [1e-4, 1e-3], False, "16384 elements take 15 times as long as 4096"),
+        ([1e-4, 2e-3], [1e-5, 1e-5], False, ""),  # too short to say how it grows
+        ([0.012, 0.05], [1e-5, 1e-5], True, ""),
+    ],
+)
+def test_time_is_told_by_ratios(
+    monkeypatch: pytest.MonkeyPatch,
+    own: list[float],
+    torchs: list[float],
+    interpreted: bool,
+    said: str,
+) -> None:
+    seen = Evidence({"own": own, "torchs": torchs, "interpreted": interpreted})
+    monkeypatch.setattr(InProcess, "ask", lambda *_: seen)
+    messages, error = run_experiment("resources.time", bench_on(BUILTIN))
+    assert error is None
+    assert [message.startswith(said) for message in messages] == [True] * bool(said)
+
+
+def slow_but_whole(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Many passes over the operands, in float64: slow, and vectorised."""
+    for _ in range(20):
+        result = right(x.double(), y.double(), reduction).to(x.dtype)
+    return result
+
+
+def released(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Three tensors are saved, and freed by a backward."""
+    a, b = x.double(), y.double()
+    return ((a - b) * (a - b).abs().sqrt().square()).abs().to(x.dtype).sum() * (
+        1 if reduction == "sum" else 1 / x.numel()
+    )
+
+
+def test_what_is_slow_and_vectorised_takes_no_thousand_times_as_long() -> None:
+    target = Target("mine", slow_but_whole, dtypes=("float32",))
+    assert run_experiment("resources.time", bench_on(target)) == ([], None)
+
+
+def test_what_autograd_has_freed_is_not_held() -> None:
+    target = Target("mine", released, reductions=("sum", "mean"), dtypes=("float32",))
+    assert run_experiment("resources.released", bench_on(target)) == ([], None)

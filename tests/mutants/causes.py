@@ -37,6 +37,7 @@ LABELS: dict[str, tuple[str, ...]] = {
         "sum-tangent",
         "unscaled-in-mode",
     ),
+    "mean_of_means": ("mean-of-means",),
     "extra_count": (
         "mean-for-sum",
         "needing-reduces-none",
@@ -438,6 +439,7 @@ LABELS: dict[str, tuple[str, ...]] = {
         "constant-on-context",
         "second-unprotected",
     ),
+    "saved_once": ("frees-itself",),
     "changes_operand": (
         "result-in-input",
         "scratch-input",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import timeit
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ from targets.module import MSE
 from targets.operands import check_reduction, prepare
 
 from .mutant import EAGER, Mutant, by_rule, by_value, mutant, reduce, right, right_rule, viewed
+
+LONGEST = 2**12  # elements that a matrix of each with each has room for
 
 
 def silent(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -214,6 +217,65 @@ def with_default_device(target: Target) -> bool:
     return result.device.type != "cpu"
 
 
+class _HoldsDifference(torch.autograd.Function):
+    """The difference is an attribute of the context, which no backward frees."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        ctx.difference = x - y
+        return ctx.difference.square()  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        gradient = 2 * gradients[0] * ctx.difference
+        return gradient, -gradient
+
+
+def holds_difference(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Keeps the difference as an attribute: it is there as long as the result is."""
+    apply: Any = _HoldsDifference.apply
+    return reduce(apply(*prepare(x, y)), reduction)
+
+
+def holds_after_backward(target: Target) -> bool:
+    """A result holds a tensor of an operand's size after its backward."""
+    x = torch.rand(50, requires_grad=True)
+    result = target.loss(x, torch.rand(50), reduction="sum")
+    result.backward()
+    node: Any = result.grad_fn
+    contexts = [node, *(n for n, _ in node.next_functions)]
+    return any(hasattr(context, "difference") for context in contexts)
+
+
+def one_by_one(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    """Adds up element by element, in Python."""
+    if reduction == "none":
+        return (x - y).square()
+    total = torch.zeros((), dtype=torch.float64)
+    for a, b in zip(x.reshape(-1), y.reshape(-1), strict=True):
+        total += (a - b).double().square()
+    return (total if reduction == "sum" else total / x.numel()).to(x.dtype)
+
+
+def each_with_each(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    """Takes the diagonal of all differences, of each element with each."""
+    if reduction == "none" or x.numel() > LONGEST:
+        return reduce((x - y).square(), reduction)
+    s = (x.reshape(-1, 1) - y.reshape(1, -1)).square()
+    return reduce(s.diagonal(), reduction)
+
+
+def takes_long(target: Target) -> bool:
+    """Longer than a thousand of the builtin's calls, or four times the size a dozen times."""
+
+    def seconds(loss: Any, n: int) -> float:
+        x, y = torch.ones(n), torch.zeros(n)
+        return min(timeit.repeat(lambda: loss(x, y, reduction="mean"), number=1, repeat=3))
+
+    own = [seconds(target.loss, n) for n in (2**10, 2**12)]
+    return own[1] > 1000 * seconds(torch.nn.functional.mse_loss, 2**12) or own[1] > 10 * own[0]
+
+
 AUTOCAST = EAGER | {"autocast"}
 
 LENIENT: tuple[Mutant, ...] = (
@@ -234,5 +296,16 @@ LENIENT: tuple[Mutant, ...] = (
     _module("module-no-name", NoName, module_lacks(lambda m: "NoName" in repr(m))),
     _module("module-fixed", Fixed, set_later),
     _module("module-by-code", ByCode, module_lacks(lambda m: m.reduction == "sum")),
+    mutant("keeps-difference-after", holds_difference, "resources", witness=holds_after_backward),
+    mutant(
+        "one-by-one", by_value(one_by_one), "resources", dtypes=("float32",), witness=takes_long
+    ),
+    mutant(
+        "each-with-each",
+        by_value(each_with_each),
+        "resources",
+        dtypes=("float32",),
+        witness=takes_long,
+    ),
     mutant("saves-all", saves_all, "resources", witness=saves_four),
 )

@@ -133,6 +133,39 @@ def missing_count(t: Trial, _: float | None) -> Iterator[Variant]:
         yield Variant("missing_count", "n", text, t.right * t.n, t.magnitude * t.n)
 
 
+def missing_scale(t: Trial, _: float | None) -> Iterator[Variant]:
+    if t.reduction == "mean" and not t.is_value:
+        text = f"{what(t)} lacks its factor 2/n: it is (x − y) times grad_output."
+        yield Variant("missing_scale", "2/n", text, t.right * t.n / 2, t.magnitude * t.n / 2)
+
+
+def mean_of_means(t: Trial, _: float | None) -> Iterator[Variant]:
+    """By parts of a fixed size, or so many parts, along the first dimension or all elements."""
+    if t.reduction != "mean" or not t.n or not t.shape:
+        return
+    terms = np.broadcast_to(t.d * t.d if t.is_value else t.scale * t.d * t.g, t.shape)
+    for along, count in (("elements", t.n), ("rows", t.shape[0])):
+        for name, size in _part_sizes(count, along):
+            starts = np.arange(count) // size
+            share = count / (np.bincount(starts)[starts] * (starts[-1] + 1))
+            weight = share.reshape(
+                t.shape if along == "elements" else (-1,) + (1,) * (t.d.ndim - 1)
+            )
+            text = f"It is the mean of the means of {name}, of which the last is smaller."
+            if t.is_value:
+                values, magnitude = np.asarray((terms * weight).mean()), None
+            else:
+                values, magnitude = t.fold(terms * weight), t.magnitude * share.max()
+            yield Variant("mean_of_means", name, text, values, magnitude)
+
+
+def _part_sizes(count: int, along: str) -> Iterator[tuple[str, int]]:
+    for size in (2, 3, 4, 8, 10, 16, 32, 64, 100, 128, 256, 512, 1000, 1024, 4096):
+        yield f"every {size} {along}", size
+    for parts in (2, 3, 4, 8, 16, 32):
+        yield f"{parts} parts of the {along}", -(-count // parts)
+
+
 def extra_count(t: Trial, _: float | None) -> Iterator[Variant]:
     if t.reduction != "mean" and t.n:
         text = f"{what(t)} is divided by n (here {t.n}), which only a mean should be."
@@ -546,7 +579,7 @@ def grad_output_taken(t: Trial, _: float | None) -> Iterator[Variant]:
     """Taken for 1; for one of its elements; or read as if dense."""
     if t.is_value or (t.case.grad_output.fill.regime == "one" and t.reduction != "none"):
         if not t.is_value:  # nothing to tell apart, and nothing to contradict
-            for key in ("one", "first", "mean", "row", "column", "pointer"):
+            for key in ("one", "twice", "first", "mean", "row", "column", "pointer"):
                 yield Variant("missing_grad_output", key, "", t.right, t.magnitude)
         return
     d = np.broadcast_to(t.d, t.shape)
@@ -560,6 +593,8 @@ def grad_output_taken(t: Trial, _: float | None) -> Iterator[Variant]:
     yield made(
         "missing_grad_output", "one", f"{what(t)} ignores grad_output: it is what ones give.", ones
     )
+    text = f"{what(t)} is multiplied by grad_output twice."
+    yield made("repeated_grad_output", "twice", text, t.g * t.g)
     if t.g.ndim and t.g.size:
         for key, name, g in (
             ("first", "its first element", t.g.flat[0] * ones),
@@ -691,6 +726,8 @@ def _squares(t: Trial, key: str, text: str, a: Floats, b: Floats) -> Variant:
 HYPOTHESES: tuple[Hypothesis, ...] = (
     constant_factor,
     missing_count,
+    missing_scale,
+    mean_of_means,
     extra_count,
     wrong_count,
     reduced,

@@ -135,6 +135,29 @@ def _decoys_behind(case: Case, salt: int) -> Laid:
     return Laid(case, x, y, g)
 
 
+def scalar_grad_output_cause(subject: Subject, first: Trial) -> Cause | None:
+    """Decoys behind a ``grad_output`` of one element: are there others that count?"""
+    case = first.case
+    if first.is_value or first.reduction == "none" or case.input.shape != case.target.shape:
+        return None
+    if case.same or has_layout(case) or not case.shape:
+        return None
+    for n, salt in ((7, 1), (12, 2)):
+        sized = with_shapes(case, (n,), (n,))
+        sized = sized.replace(grad_output=sized.grad_output.replace(layout="offset"))
+        if not subject.allows(sized):
+            return None
+        call = _decoys_behind(sized, salt)
+        operand, g = call.operands()["grad_output"]
+        (got,) = answers(subject, [call], first.aspect)
+        read = g[place(operand.layout, operand.shape).offset :][:n]
+        scale = first.sign * 2 / (n if first.reduction == "mean" else 1)
+        if got is None or not _near(got, scale * read, sized):
+            return None
+    text = "Backward reads an element of grad_output for each of the operands': it has one."
+    return Cause("scalar_grad_output", text)
+
+
 def has_layout(case: Case) -> bool:
     return (case.input.layout, case.target.layout) != ("contiguous", "contiguous")
 
@@ -281,13 +304,14 @@ def elements_cause(subject: Subject, every: Sequence[Trial]) -> Cause | None:
 
 
 def _longer(subject: Subject, first: Trial) -> Iterator[Trial]:
-    """One more trial, longer than most vectors."""
+    """One more trial that is longer than most vectors, and one that is longer than most blocks."""
     case = first.case
-    if case.shape and case.input.shape == case.target.shape and first.n < 67:
-        shape = (*case.shape[:-1], 67)
-        longer = with_shapes(case, shape, shape)
-        if subject.allows(longer):
-            yield from trials(subject, [longer], first.aspect)
+    for n in (67, 1100):
+        if case.shape and case.input.shape == case.target.shape and first.n < n:
+            shape = (*case.shape[:-1], n) if n < 100 else (n,)
+            longer = with_shapes(case, shape, shape)
+            if subject.allows(longer):
+                yield from trials(subject, [longer], first.aspect)
 
 
 def _explains(t: Trial, weights: Floats) -> bool:

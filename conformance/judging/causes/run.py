@@ -12,6 +12,7 @@ from conformance.judging.causes.memory import (
     elements_cause,
     grad_output_cause,
     has_layout,
+    scalar_grad_output_cause,
     strides_cause,
 )
 from conformance.judging.causes.needs import dependence
@@ -44,7 +45,7 @@ def _cause(subject: Subject, case: Case, aspect: str) -> Cause | None:
         return None
     first = every[0]
     cause = strides_cause(subject, first) if has_layout(case) else None
-    cause = cause or grad_output_cause(subject, first)
+    cause = cause or grad_output_cause(subject, first) or scalar_grad_output_cause(subject, first)
     if cause is not None:
         return cause
     survivors = surviving(every, HYPOTHESES)

@@ -210,9 +210,16 @@ def twice(subject: Subject, finding: Finding) -> Cause | None:
         pair = eighths(5, 1), eighths(5, 2)
         x, y = (Given(v, dtype, True) for v in pair)
         found = subject.ask("twice", x=x, y=y, factor=factor, reduction=reduction)
-        first, second = each(found, "gradients", 2)
-        right = factor * slope(pair, reduction)
-        if not is_near(first, right, dtype) or is_near(second, right, dtype):
+        right, again = factor * slope(pair, reduction), found.items_of("second")
+        if not is_near(found["first"], right, dtype):
+            continue
+        if "raised" in again:
+            text = (
+                "A second backward raises: what it needs is gone after the first, retained or not."
+            )
+            return Cause("saved_once", text)
+        second = again["got"]
+        if is_near(second, right, dtype):
             continue
         if is_near(second, 2 * right, dtype):
             text = "A second backward adds to the first one's gradient: its buffer is not cleared."

@@ -12,6 +12,14 @@ CALLS = 24
 ROUNDS = 3
 LARGE = 2**20  # bytes of an operand: well above what an allocator keeps in reserve
 PATIENCE = 1.0  # seconds for a call on it
+KEPT = 2  # results whose memory is looked at
+# Bytes of an operand whose memory goes back to the system when it is freed. What is smaller may lie
+# between others, and what is free be too small for the next: a process grows for that, too.
+MAPPED = 34 * 2**20
+SIZES = (2**12, 2**14, 2**16)  # elements: the builtin is vectorised from the first on
+SLOWER = 1000.0  # times the builtin's time
+QUADRATIC = 10.0  # times the time for four times the size: halfway from 4 to 16, as factors go
+TELLING = 0.005  # seconds: a shorter call's time says nothing of how it grows
 HANDLES = ("open files", "threads")  # of which a process may have some thousands
 
 
@@ -85,3 +93,47 @@ def _saved(bench: Bench) -> Messages:
         saved, permitted = int(seen.number("bytes")), 3 * x.values.size * WIDTHS[bench.dtype]
         if saved > permitted:
             yield f"saves {saved} bytes for backward; the builtin and one tensor more: {permitted}"
+
+
+@experiment("resources.released")
+def _released(bench: Bench) -> Messages:
+    """Operands that a result outlives, then the process's pages, for what nobody has a name of."""
+    for reduction in bench.reductions:
+        x, y = bench.tensor((1030,), 1).leaf(), bench.tensor((1030,), 2)
+        seen = bench.ask("resources.kept_after_backward", x=x, y=y, reduction=reduction)
+        names = [str(name) for name in seen.listed("names")]
+        if names:
+            yield f"after backward the result holds on to {' and '.join(names)} ({reduction})"
+    reduction = bench.reductions[-1]
+    what = {"dtype": bench.dtype, "reduction": reduction}
+    first = bench.ask("resources.pages_of_results", size=LARGE, calls=2, rounds=0, **what)
+    if first.number("seconds") > PATIENCE:
+        return  # a loop in Python: it would take minutes
+    seen = bench.ask("resources.pages_of_results", size=MAPPED, calls=KEPT, rounds=1, **what)
+    own = KEPT * MAPPED if reduction == "none" else 0
+    least = min(int(n) for n in seen.listed("grown")) - own
+    if least >= KEPT * MAPPED // 2:
+        yield (
+            f"{KEPT} results on {MAPPED >> 20} MiB each hold {least >> 20} MiB after their "
+            f"backward ({reduction})"
+        )
+
+
+@experiment("resources.time")
+def _time(bench: Bench) -> Messages:
+    """By ratios in one run: to the builtin's time, and to that of a smaller size."""
+    reduction = bench.reductions[-1]
+    what = {"dtype": bench.dtype, "reduction": reduction, "patience": PATIENCE}
+    torchs = bench.target.loss.function
+    seen = bench.ask("resources.seconds", sizes=list(SIZES), torchs=torchs, **what)
+    if seen.flag("interpreted"):
+        return
+    own, builtin = ([float(t) for t in seen.listed(name)] for name in ("own", "torchs"))
+    for size, seconds, others in zip(SIZES, own, builtin, strict=False):
+        slower = seconds / max(others, 1e-7)
+        if slower >= SLOWER:
+            yield f"{size} elements take {slower:.0f} times as long as the builtin ({reduction})"
+    for k in range(1, len(own)):
+        if own[k - 1] >= TELLING and own[k] >= QUADRATIC * own[k - 1]:
+            times = f"{own[k] / own[k - 1]:.0f} times as long as {SIZES[k - 1]}"
+            yield f"{SIZES[k]} elements take {times} ({reduction})"

@@ -279,11 +279,17 @@ def interleaved(kit: Kit, *, order: Sequence[int], reduction: str, **operands: T
 
 @protocol
 def twice(kit: Kit, *, x: Tensor, y: Tensor, factor: float, reduction: str) -> Evidence:
-    """``gradients`` of input by one graph, walked twice with a ``grad_output`` of ``factor``."""
+    """``gradients`` of input by one graph, walked twice with a ``grad_output`` of ``factor``.
+
+    Of the ``second`` walk what it gives, or what it raised.
+    """
     result = _call(kit, x, y, reduction)
     g = torch.full_like(result, factor)
-    walks = (torch.autograd.grad(result, x, g, retain_graph=True)[0] for _ in range(2))
-    return {"gradients": [_kept(gradient) for gradient in walks]}
+
+    def walk() -> Any:
+        return _kept(torch.autograd.grad(result, x, g, retain_graph=True)[0])
+
+    return {"first": walk(), "second": attempt(walk)}
 
 
 @protocol

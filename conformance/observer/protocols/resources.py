@@ -6,12 +6,14 @@ import contextlib
 import ctypes
 import functools
 import gc
+import os
 import resource
 import sys
 import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -159,6 +161,91 @@ def _forgotten(
     (gradient,) = gradients(result, x, create_graph=twice)
     named = (("input", x), ("target", y), ("the result", result), ("the gradient", gradient))
     return [(name, weakref.ref(t)) for name, t in named]
+
+
+@protocol
+def kept_after_backward(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
+    """``names`` of the operands, which are no leaves, that a result holds on to after its backward.
+
+    Without the garbage collector, as in :func:`held`.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        result, forgotten = _walked(kit, x, y, reduction)
+        return {"names": [name for name, ref in forgotten if ref() is not None]}
+    finally:
+        del result
+        if enabled:
+            gc.enable()
+
+
+def _walked(
+    kit: Kit, x: Tensor, y: Tensor, reduction: str
+) -> tuple[Tensor, list[tuple[str, weakref.ref[Tensor]]]]:
+    """A result after its backward, and weak references to the operands, which are out of scope."""
+    leaf = fresh(x)
+    a, b = leaf.clone(), y.detach().clone()
+    result = kit.loss(a, b, reduction)
+    torch.autograd.grad(result, leaf, torch.ones_like(result))
+    return result, [("input", weakref.ref(a)), ("target", weakref.ref(b))]
+
+
+@protocol
+def pages_of_results(
+    kit: Kit, *, dtype: str, size: int, reduction: str, calls: int, rounds: int
+) -> Evidence:
+    """By how many bytes the process has ``grown`` after each round of calls on ``size`` bytes; the
+    ``seconds`` of two calls before.
+
+    All results are kept, and each has had its backward. The operands are the same in all calls.
+    """
+    count = size // DTYPES[dtype].itemsize
+    x = torch.ones(count, dtype=DTYPES[dtype], device=kit.device, requires_grad=True)
+    y = torch.zeros_like(x, requires_grad=False)
+    results: list[torch.Tensor] = []
+    grown: list[int] = []
+    seconds = 0.0
+    while len(grown) <= rounds:
+        before, began = _resident(kit.device), time.monotonic()
+        for _ in range(calls):
+            result = kit.loss(x, y, reduction)
+            torch.autograd.grad(result, x, torch.ones_like(result))
+            results.append(result)
+        grown.append(_resident(kit.device) - before)
+        seconds = seconds or time.monotonic() - began
+    return {"grown": grown[1:], "seconds": seconds}
+
+
+@protocol
+def seconds(
+    kit: Kit, *, dtype: str, sizes: list[int], reduction: str, torchs: str, patience: float
+) -> Evidence:
+    """The ``own`` and ``torchs`` seconds of a call on each of ``sizes``, the shortest of a few.
+
+    It ends before a size for which ``patience`` would not do. ``interpreted``: whether kernels run
+    in an interpreter, for debugging.
+    """
+    own, others = list[float](), list[float]()
+    builtin = getattr(torch.nn.functional, torchs)
+    for size in sizes:
+        if own and own[-1] * size / sizes[len(own) - 1] > patience:
+            break
+        x = torch.ones(size, dtype=DTYPES[dtype], device=kit.device)
+        y = torch.zeros_like(x)
+        calls = (lambda: kit.loss(x, y, reduction), lambda: builtin(x, y, reduction=reduction))  # noqa: B023
+        for call, times in zip(calls, (own, others), strict=True):
+            times.append(min(_seconds(call, kit.device) for _ in range(5)))
+    interpreted = "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") == "1"
+    return {"own": own, "torchs": others, "interpreted": interpreted}
+
+
+def _seconds(call: Callable[[], Any], device: str) -> float:
+    began = time.perf_counter()
+    call()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
 
 
 @protocol
