@@ -264,7 +264,6 @@ def _campaign_options(parser: argparse.ArgumentParser) -> None:
         "and source (.jsonl, .parquet)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="ledger and page")
-    parser.add_argument("--loss", default="mse", help="what the kernels stand for; mse unless told")
     parser.add_argument(
         "--until",
         default="screen",
@@ -536,7 +535,7 @@ def _campaign(options: argparse.Namespace) -> int:
             options.sources,
             options.out,
             _hosting({"target": "", "device": device}, options),
-            loss=options.loss,
+            loss=options.loss or "mse",
             until=options.until,
             seed=None if options.seed == "secret" else _seed(options.seed),
             jobs=options.jobs,

@@ -21,6 +21,7 @@ from pygments.formatters import HtmlFormatter
 
 from conformance import cli
 from conformance.clauses import BY_ID, CLAUSES, Clause
+from reference.losses import LOSSES
 from targets.target import DTYPES, REDUCTIONS
 from tests.bank import defects, right_ones
 
@@ -121,10 +122,24 @@ def _generated(kind: str, argument: str | None) -> str:
         return "\n".join(_clause_table(argument))
     if kind == "command":
         return "\n".join(_command())
+    if kind == "losses":
+        return "\n".join(_losses())
     if kind == "bank":
         return "\n".join(_bank())
     log.warning("nothing generates %s %s", kind, argument)
     return ""
+
+
+def _losses() -> Iterator[str]:
+    """What ``--loss`` can name."""
+    yield "| `--loss` | stands for | parameters | tried, beside the default | must raise |"
+    yield "|---|---|---|---|---|"
+    for loss in LOSSES.values():
+        taken, tried, refused = "–", "–", "–"
+        for one in loss.parameters:
+            taken = f"`{one.name}` = {one.default:g}"
+            tried, refused = (", ".join(f"{v:g}" for v in vs) for vs in (one.tried, one.refused))
+        yield f"| `{loss.name}` | `torch.nn.functional.{loss.function}` | {taken} | {tried} | {refused} |"
 
 
 def _clause_table(family: str) -> Iterator[str]:

@@ -20,9 +20,8 @@ from conformance.running.campaign.stages import COMPILING, SCREEN, STAGES
 from conformance.running.campaign.task import Limits, Setting
 from conformance.running.hosting import Hosting
 from conformance.running.options import UsageError
-from conformance.verdict.verdict import SPEC
+from reference.losses import LOSSES
 
-LOSSES = {"mse": SPEC}  # the specifications, by the name of their loss
 ENGINES = ("local", "ray")
 TEXTS, SCRATCH = "kernels", "scratch"  # folders in that of a campaign
 
@@ -57,7 +56,7 @@ def campaign(options: Options) -> CampaignProgress:
     with Ledger(options.out) as ledger:
         secret = ledger.secret(options.seed)
         device, python = options.hosting.device, options.hosting.python
-        spec = LOSSES[options.loss]
+        spec = LOSSES[options.loss].title
         own = Circumstances(spec, suite(), secret.commitment, environment(python, device))
         written(kernels, options.out / TEXTS)
         ledger.register(kernels)
@@ -67,7 +66,7 @@ def campaign(options: Options) -> CampaignProgress:
             others = ledger.judged_elsewhere(own)
             kernels = [kernel for kernel in kernels if kernel.digest not in others]
         commitment = secret.opened() if options.seed is None else None
-        hosting = {**vars(options.hosting), "target": ""}
+        hosting = {**vars(options.hosting), "target": "", "loss": options.loss}
         setting = Setting(spec, secret.seed, commitment, hosting, options.limits)
         if options.seed is None:
             print(f"committed to a secret seed, SHA-256 {secret.commitment}", flush=True)
