@@ -69,9 +69,9 @@ class Clause:
     by_element: tuple[str, ...] = ()
     where: Where = anywhere
 
-    def level_for(self, target: Claimed) -> str:
+    def level_for(self, loss: Loss) -> str:
         """Its level, which torch's own loss may make lower."""
-        return "should" if self.id in target.loss.should else self.level
+        return "should" if self.id in loss.should else self.level
 
     @property
     def self_reported(self) -> bool:

@@ -139,7 +139,8 @@ def _losses() -> Iterator[str]:
         for one in loss.parameters:
             taken = f"`{one.name}` = {one.default:g}"
             tried, refused = (", ".join(f"{v:g}" for v in vs) for vs in (one.tried, one.refused))
-        yield f"| `{loss.name}` | `torch.nn.functional.{loss.function}` | {taken} | {tried} | {refused} |"
+        function = f"`torch.nn.functional.{loss.function}`"
+        yield f"| `{loss.name}` | {function} | {taken} | {tried} | {refused} |"
 
 
 def _clause_table(family: str) -> Iterator[str]:

@@ -31,12 +31,15 @@ from conformance.running.session import Session
 from conformance.running.shards import Shard, experiment_shards, plan
 from targets import Target
 from tests.mutants import CUDA_MUTANTS, LENIENT, MUTANTS, Mutant
+from tests.mutants.losses import LOSS_MUTANTS
 from tests.pool import ended, gpu_pool, in_processes
 from tests.right import RIGHT
+from tests.right.losses import RIGHT_LOSSES
 from tests.sessions import session_on
 
-BROKEN = (*MUTANTS, *CUDA_MUTANTS)
-BANK = {t.name: t for t in (*(m.target for m in (*BROKEN, *LENIENT)), *RIGHT)}
+ON_CPU, SOUND = (*MUTANTS, *LOSS_MUTANTS), (*RIGHT, *RIGHT_LOSSES)
+BROKEN = (*ON_CPU, *CUDA_MUTANTS)
+BANK = {t.name: t for t in (*(m.target for m in (*BROKEN, *LENIENT)), *SOUND)}
 # Tens of gigabytes and of seconds for each: tests/observer/test_large.py shows them fail, on less.
 TOO_LARGE = ("value.wide_index", "gradient.wide_index")
 
@@ -89,7 +92,7 @@ def early(target: Target, task: Task) -> Trial:
         shards = [shard for shard in _shards(session, profile) if shard not in done]
         done.update(shard for shard in shards if shard.phase not in BY_PROFILE)
         for result in results_of(session, profile, shards):
-            must = _broken(result, "must")
+            must = _broken(session, result, "must")
             if must:
                 first = time.perf_counter() - start
                 return Trial(task.name, task.seed, profile.name, first, first, must)
@@ -112,14 +115,14 @@ def whole(target: Target, task: Task) -> Trial:
     planned = plan(session.target, profile)
     shards = [s for s in planned if not is_mutant or s.phase not in COMBINED]
     for result in results_of(session, profile, shards):
-        if first is None and _broken(result, "must"):
+        if first is None and _broken(session, result, "must"):
             first = time.perf_counter() - start
         results.append(result)
     seconds = time.perf_counter() - start
     if is_mutant:
         later = [s for s in experiment_shards("release") if s not in planned]
         results += results_of(session, PROFILES["release"], later)
-        if not _broken(merged(results), "must"):
+        if not _broken(session, merged(results), "must"):
             profile = PROFILES["default"]
             results += results_of(session, profile, plan(session.target, profile))
     total = merged(results)
@@ -131,8 +134,8 @@ def whole(target: Target, task: Task) -> Trial:
         profile.name,
         seconds,
         first,
-        _broken(total, "must"),
-        _broken(total, "should"),
+        _broken(session, total, "must"),
+        _broken(session, total, "should"),
         tuple(f"{row.id} {row.dtype}" for row in verdict.missing if row.id not in TOO_LARGE),
         tuple(messages),
     )
@@ -155,9 +158,9 @@ def results_of(
     return (run_shard(session, shard, profile) for shard in shards)
 
 
-def _broken(result: ShardResult, level: str) -> tuple[str, ...]:
+def _broken(session: Session, result: ShardResult, level: str) -> tuple[str, ...]:
     found = {f.clause for f in result.findings.values() if f.status != "unavailable"}
-    return tuple(sorted(clause for clause in found if BY_ID[clause].level == level))
+    return tuple(sorted(clause for clause in found if session.level(clause) == level))
 
 
 @dataclass(frozen=True)
@@ -301,10 +304,10 @@ class Part:
 
 def tasks_of(options: argparse.Namespace) -> list[Task]:
     kind = options.device.partition(":")[0]
-    judged = MUTANTS if kind == "cpu" else BROKEN
+    judged = ON_CPU if kind == "cpu" else BROKEN
     broken = options.only or [m.target.name for m in options.part.of(judged)]
     lenient = [] if options.only else [m.target.name for m in LENIENT]
-    right = [t for t in RIGHT if kind in t.devices and not (options.only or options.mutants_only)]
+    right = [t for t in SOUND if kind in t.devices and not (options.only or options.mutants_only)]
     tasks = [
         Task(target.name, profile, seed, device=options.device)
         for seed in range(options.seed, options.seed + options.seeds)

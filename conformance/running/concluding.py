@@ -140,7 +140,7 @@ def _row(
     if finding is not None:
         return ClauseResult(
             clause.id,
-            clause.level_for(session.target),
+            clause.level_for(session.target.loss),
             finding.status,
             dtype,
             examples if finding.status == "unavailable" else max(examples, 1),
@@ -155,7 +155,7 @@ def _row(
         worst = total.worst.get(row)
         return ClauseResult(
             clause.id,
-            clause.level_for(session.target),
+            clause.level_for(session.target.loss),
             "pass",
             dtype,
             examples,
@@ -169,5 +169,5 @@ def _row(
         status = "not_in_profile"
     else:  # of a part of all inputs not every clause speaks
         status = "unavailable" if session.target.domain == FULL else "unclaimed"
-    level = clause.level_for(session.target)
+    level = clause.level_for(session.target.loss)
     return ClauseResult(clause.id, level, status, dtype, self_reported=clause.self_reported)

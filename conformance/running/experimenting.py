@@ -111,8 +111,7 @@ def _of_experiment(session: Session, clause: str, dtype: str, message: str) -> F
     A broken ``should`` stays one: it is told by nothing else.
     """
     own = Finding(clause, dtype, message, None, clause)
-    level = BY_ID[clause].level_for(session.target)
-    once = BY_ID[clause].family in _ONCE or level == "should"
+    once = BY_ID[clause].family in _ONCE or session.level(clause) == "should"
     if once or not session.wants(INTERMITTENT):
         return own
     runs = run_again(lambda: _said(session, clause, dtype), message)

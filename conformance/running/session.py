@@ -32,7 +32,6 @@ from conformance.running.losses import (
     weight,
 )
 from conformance.running.observers import SHARES
-from reference.losses import LOSSES
 
 LEFT_OUT = Judgement((), {})  # of a case that did not run
 LOST_PER_RUN = 20  # calls that may be lost before the rest of the run is given up
@@ -208,9 +207,13 @@ class Session:
     def wants(self, clause: str) -> bool:
         return selects(self.selected, clause)
 
+    def level(self, clause: str) -> str:
+        """Of a clause, for the loss that is judged."""
+        return BY_ID[clause].level_for(self.target.loss)
+
     def bench(self, clause: str, dtype: str) -> Bench:
         """For the experiment of a clause."""
-        formula = LOSSES[self.target.loss_of].formula
+        formula = self.target.loss.formula
         return Bench(self.observer, dtype, self.seed, formula, f"{EXPERIMENT}{clause} {dtype}")
 
     def limited(self, clause: str) -> contextlib.AbstractContextManager[None]:

@@ -50,7 +50,8 @@ def main() -> int:
                 return 0
             desk.observer.open()
             target = desk.observer.claimed
-            reply({"ready": target.name, "source": target.source, "shards": desk.shards()})
+            told = {"source": target.source, "loss": target.loss_of, "shards": desk.shards()}
+            reply({"ready": target.name, **told})
             for line in iter(sys.stdin.readline, ""):
                 task = json.loads(line)
                 reply(getattr(desk, f"do_{task['do']}")(task))

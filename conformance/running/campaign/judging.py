@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from conformance.cases.arena import Arena
-from conformance.clauses import BY_ID, CLAUSES
+from conformance.clauses import CLAUSES
 from conformance.judging.cache import Memory
 from conformance.judging.findings import Finding, ShardResult, merged
 from conformance.running.campaign.guard import Guard, adopt, below
@@ -172,32 +172,32 @@ def _run(session: Session, stage: Stage) -> tuple[ShardResult, bool]:
         results.append(run_shard(session, shard, profile))
         session.lost_before += weight(session.lost)
         session.lost = []  # as a worker's, which takes one shard after the other
-        if session.stopped() or (stage.first and _is_broken(results[-1])):
+        if session.stopped() or (stage.first and _is_broken(session, results[-1])):
             break
     return merged(results), len(results) == len(shards) and not session.stopped()
 
 
-def _is_broken(result: ShardResult) -> bool:
+def _is_broken(session: Session, result: ShardResult) -> bool:
     return any(
-        finding.status in BROKEN_STATUSES and BY_ID[finding.clause].level == "must"
+        finding.status in BROKEN_STATUSES and session.level(finding.clause) == "must"
         for finding in result.findings.values()
     )
 
 
 def _explain(session: Session, total: ShardResult, stage: Stage) -> None:
     """All that is broken; at a stage that stops at the first, that one alone."""
-    if not (stage.first and _is_broken(total)):
+    if not (stage.first and _is_broken(session, total)):
         explain_all(session, total)
         return
-    for finding in _musts(to_explain(total)):
+    for finding in _musts(session, to_explain(total)):
         for step in (minimised, explained):
             finding = step(session, finding, time.monotonic() + stage.explaining)
             total.findings[(finding.clause, finding.dtype)] = finding
         return
 
 
-def _musts(findings: list[Finding]) -> Iterator[Finding]:
-    musts = (finding for finding in findings if BY_ID[finding.clause].level == "must")
+def _musts(session: Session, findings: list[Finding]) -> Iterator[Finding]:
+    musts = (finding for finding in findings if session.level(finding.clause) == "must")
     yield from sorted(musts, key=lambda finding: _ORDER[finding.clause])
 
 
