@@ -84,7 +84,7 @@ def test_a_file_that_gives_no_loss_is_explained(source: str, message: str, tmp_p
 
 
 @every(
-    3,
+    4,
     "body, message",
     [
         ("return 1.0", "returned float"),

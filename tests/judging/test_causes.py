@@ -32,6 +32,7 @@ from tests.mutants import LENIENT, MUTANTS
 from tests.mutants.causes import LABELS, labels_of
 from tests.mutants.witnesses import restored
 from tests.right import RIGHT
+from tests.sampling import only
 from tests.sessions import session_on
 
 Loss = Callable[..., Any]
@@ -917,7 +918,7 @@ def test_labels_name_mutants_and_causes_that_exist() -> None:
 SAMPLE = ("half-factor", "tail-4", "no-strides", "ignores-grad-output", "n-of-input", "huber")
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+@only(["n-of-input"], "name", SAMPLE)
 def test_mutants_of_the_bank_are_told_what_is_wrong_with_them(name: str) -> None:
     threads = torch.get_num_threads()
     try:
