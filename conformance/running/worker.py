@@ -96,6 +96,7 @@ class Desk:
         """``lost``: how much was lost elsewhere in this run."""
         from conformance.running.losses import weight
         from conformance.running.observability import CaseLog
+        from conformance.running.provenance import tried
         from conformance.running.run import run_shard
         from conformance.running.shards import Shard
 
@@ -115,6 +116,7 @@ class Desk:
             "result": result,
             "observed": log.lines if log else [],
             "lost": [len(lost), weight(lost)],
+            "tried": tried(self.observer),
         }
 
     def do_merge(self, task: Json) -> Json:
@@ -160,6 +162,7 @@ class Desk:
     def do_conclude(self, task: Json) -> Json:
         from conformance.judging.findings import Finding
         from conformance.running.concluding import conclude
+        from conformance.running.provenance import left_behind
         from conformance.verdict.waivers import Rechecked
 
         total = self._total(task)
@@ -177,6 +180,7 @@ class Desk:
             commitment=self.options.get("commitment"),
             made=self._made_of(total),
             forbidden=self.options.get("forbid", ()),
+            attempted=[*task["tried"], *left_behind(self.observer)],
         )
         return verdict.to_json()
 

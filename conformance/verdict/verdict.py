@@ -90,7 +90,7 @@ class Verdict:
     ``seed``: None as long as it is secret; ``commitment``: of one that was, see commitment.py.
     ``isolation``: of the target's calls from all else: none, process or sandbox.
     ``made_of``: what it ran, see provenance.py; None where nobody looked. ``forbidden``: patterns
-    of what it was not to run.
+    of what it was not to run. ``attempted``: what a sandbox kept it from, in words.
     ``accuracy``, ``coverage``: see measures.py. ``domain``: the inputs that it speaks of, in words;
     empty for all.
     """
@@ -118,6 +118,7 @@ class Verdict:
     isolation: str = "none"
     made_of: dict[str, list[str]] | None = None
     forbidden: tuple[str, ...] = ()
+    attempted: tuple[str, ...] = ()
 
     @property
     def failures(self) -> list[ClauseResult]:
@@ -185,6 +186,8 @@ class Verdict:
         }
         if self.made_of is not None:
             body["made_of"] = self.made_of
+        if self.attempted:
+            body["attempted"] = [*self.attempted]
         if self.forbidden:
             body["forbidden"] = [*self.forbidden]
         if self.commitment is not None:
