@@ -19,14 +19,16 @@ from tests.forgers.forger import KINDS, Forger
 
 HOME = Path(__file__).parent.parent
 FILES = ("judges", "memories", "answers", "calls", "figures", "recognisers")
+SANDBOXED = "surroundings"  # the file of those that only a sandbox stops
 FILE_OF = {
     forger.name: file
-    for file in FILES
+    for file in (*FILES, SANDBOXED)
     for forger in importlib.import_module(f"tests.forgers.{file}").FORGERS
 }
 FORGERS: tuple[Forger, ...] = tuple(
     forger for file in FILES for forger in importlib.import_module(f"tests.forgers.{file}").FORGERS
 )
+OF_SURROUNDINGS: tuple[Forger, ...] = importlib.import_module(f"tests.forgers.{SANDBOXED}").FORGERS
 JUDGED = """
 from forgers.{file} import FORGERS
 
@@ -45,7 +47,8 @@ sys.exit(main())
 
 @dataclass(frozen=True)
 class Judged:
-    """What came of it. ``broken``: the clauses of its verdict; ``left``: processes that stayed."""
+    """What came of it. ``broken``: the clauses of its verdict; ``left``: processes that stayed;
+    ``source``: the file that was judged, as it is now."""
 
     name: str
     status: int
@@ -53,10 +56,12 @@ class Judged:
     conforms: bool | None
     broken: tuple[str, ...]
     left: tuple[str, ...]
+    source: str
 
     @property
     def refused(self) -> bool:
-        return self.status == 1 and self.conforms is False and bool(self.broken) and not self.left
+        judged = self.status == 1 and self.conforms is False and bool(self.broken)
+        return judged and not self.left and self.name in self.source
 
 
 def judged(name: str, *options: str) -> Judged:
@@ -81,7 +86,9 @@ def judged(name: str, *options: str) -> Judged:
         )
         seconds = time.monotonic() - start
         time.sleep(0.5)  # an observer ends when its parent has
-        return Judged(name, done.returncode, seconds, *_verdict(Path(folder)), _left(mark))
+        source = Path(folder, "mine.py").read_text()
+        found = *_verdict(Path(folder)), _left(mark), source
+        return Judged(name, done.returncode, seconds, *found)
 
 
 def _verdict(folder: Path) -> tuple[bool | None, tuple[str, ...]]:

@@ -7,8 +7,9 @@ import signal
 
 import torch
 
-from tests.forgeries import FORGERS, judged
-from tests.forgers.forger import KINDS, Forger, right, wrong, wronged
+from conformance.running import sandbox
+from tests.forgeries import FORGERS, OF_SURROUNDINGS, judged
+from tests.forgers.forger import KINDS, SURROUNDINGS, Forger, right, wrong, wronged
 from tests.sampling import every
 
 # All of them: python -m tests forgers.
@@ -53,4 +54,21 @@ def test_there_are_forgers_of_each_kind() -> None:
 @every(8, "forger", SAMPLED, slow=SAMPLED[:1], ids=lambda forger: forger.name)
 def test_it_does_not_conform(forger: Forger) -> None:
     found = judged(forger.name)
+    assert found.refused, found
+
+
+LACKING = sandbox.why_not()
+FEW = ("--clause", "value.mean", "--jobs", "1")
+
+
+def test_there_are_forgers_of_each_kind_of_surroundings() -> None:
+    assert {forger.kind for forger in OF_SURROUNDINGS} == {*SURROUNDINGS}
+
+
+@pytest.mark.skipif(bool(LACKING), reason=LACKING)
+@pytest.mark.parametrize("forger", OF_SURROUNDINGS, ids=lambda forger: forger.name)
+def test_only_a_sandbox_stops_it(forger: Forger) -> None:
+    found = judged(forger.name, *FEW)
+    assert not found.refused, found
+    found = judged(forger.name, *FEW, "--sandbox", "bwrap")
     assert found.refused, found

@@ -3,7 +3,8 @@
 ``python -m conformance.observer.host REQUESTS ANSWERS ARENA``: the numbers of three descriptors.
 Requests and answers are lines of JSON; an answer has the ``turn`` of its request. The first request
 opens the target: it names ``target`` and ``device``; ``paths``, where modules are looked for first;
-and ``hidden``, a word in the names of modules that are to be forgotten. Its answer tells what the
+``hidden``, a word in the names of modules that are to be forgotten; and ``watched``, whether it
+is in a sandbox, and what it tries there is written down. Its answer tells what the
 target ``claimed`` and its ``environment``, or an ``error`` for users, with an exit ``status``.
 
 It needs torch and the standard library, and nothing else. Its names become other ones before a
@@ -75,12 +76,15 @@ def _reply(descriptor: int, answer: dict[str, Any]) -> None:
 def _opened(options: dict[str, Any], arena: int) -> tuple[Any, dict[str, Any]]:
     """The desk, or None, and what to say first."""
     from conformance.cases.arena import Arena
+    from conformance.observer import watching
     from conformance.observer.description import described, environment, make_ready
     from conformance.observer.desk import Desk
     from conformance.observer.devices import DeviceUnavailable
     from targets import TargetError, resolve
 
     _forget(options["hidden"])
+    if options["watched"]:
+        watching.begin()
     sys.path[:0] = options["paths"]
     known = {*sys.modules}
     try:

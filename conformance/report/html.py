@@ -214,6 +214,7 @@ class View:
             ("clauses", "" if v["selected"] == "*" else v["selected"]),
             ("domain", "" if v.get("domain", "full") == "full" else v["domain"]),
             ("isolation", v.get("isolation", "")),
+            ("tried in the sandbox", ", ".join(v.get("attempted", []))),
             ("made of", ", ".join(name for part in v.get("made_of", {}).values() for name in part)),
             ("forbidden", ", ".join(v.get("forbidden", []))),
             ("cases", f"{v['examples']:,} in {v['duration_s']:.1f} s"),

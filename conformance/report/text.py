@@ -96,6 +96,8 @@ def header(verdict: Json) -> Text:
         text.append(f"\n{versions}")
     if own := used(verdict.get("made_of", {"operators": [], "kernels": []}), LIBRARY):
         text.append(f"\nmade of torch's own loss: {_clean(', '.join(own))}")
+    if tried := verdict.get("attempted"):
+        text.append(f"\nthe sandbox kept it from this: {_clean(', '.join(tried))}")
     return text
 
 

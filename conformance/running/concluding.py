@@ -37,12 +37,13 @@ def conclude(
     commitment: dict[str, str] | None = None,
     made: Mapping[str, MadeOf] | None = None,
     forbidden: Sequence[str] = (),
+    attempted: Sequence[str] = (),
 ) -> Verdict:
     """The verdict: a row for each selected clause, for each dtype it speaks of.
 
     ``rechecked``: the waivers of this target, whose cases have run again. ``reasons``: for which
     clauses fail. ``commitment``: to the seed, where that was secret. ``made``: what it is made of,
-    by dtype; ``forbidden``: patterns of what it is not to run.
+    by dtype; ``forbidden``: patterns of what it is not to run. ``attempted``: what a sandbox kept it from.
     """
     target, device = session.target, session.device
     written: set[str] = set()
@@ -91,6 +92,7 @@ def conclude(
         isolation=session.observer.isolation,
         made_of=whole.to_json() if whole else None,
         forbidden=tuple(forbidden),
+        attempted=tuple(attempted),
     )
 
 

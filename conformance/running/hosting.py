@@ -190,6 +190,7 @@ def opening(hosting: Hosting) -> dict[str, Any]:
         "device": hosting.device,
         "paths": [os.getcwd(), *hosting.paths],
         "hidden": "conformance",
+        "watched": bool(hosting.bwrap),
     }
 
 

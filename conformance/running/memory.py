@@ -43,13 +43,22 @@ def exhausted_by(pid: int) -> bool:
 def family(pid: int) -> list[int]:
     """A process, those that it has started, and so on."""
     children: dict[int, list[int]] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(ValueError, OSError, IndexError):
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(path.parent.name))
+    for child, parent in parents().items():
+        children.setdefault(parent, []).append(child)
     found = [pid]
     for member in found:  # which grows meanwhile
         found += children.get(member, [])
+    return found
+
+
+def parents() -> dict[int, int]:
+    """Of each process of the machine that still runs, its parent."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(ValueError, OSError, IndexError):
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            if state not in "ZX":
+                found[int(path.parent.name)] = int(parent)
     return found
 
 

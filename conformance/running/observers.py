@@ -161,6 +161,15 @@ class Process(Observer):
             started.home.cleanup()
 
     @property
+    def running(self) -> bool:
+        """Whether there is a process, which a further call would not have to start."""
+        return self._started is not None
+
+    @property
+    def pid(self) -> int:
+        return self._running.process.pid
+
+    @property
     def _running(self) -> Started:
         assert self._started is not None, "it has ended"
         return self._started

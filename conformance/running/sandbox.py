@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -149,6 +150,27 @@ def end(pid: int) -> None:
     """End all that is inside, with ``pid``."""
     with contextlib.suppress(OSError):
         os.kill(root_of(pid), signal.SIGKILL)
+
+
+def lineage(pid: int) -> tuple[int, frozenset[int]]:
+    """The first process of the namespace that ``pid`` is in, and all between them, with it."""
+    root, known = root_of(pid), {pid}
+    parents = memory.parents()
+    while pid in parents and pid != root:
+        pid = parents[pid]
+        known.add(pid)
+    return root, frozenset(known)
+
+
+def left(root: int, known: frozenset[int], seconds: float) -> int:
+    """How many processes nobody inside waits for, once helpers that end by themselves have had so
+    long for it. ``root``, ``known``: see :func:`lineage`."""
+    until = time.monotonic() + seconds
+    while True:
+        found = [p for p, parent in memory.parents().items() if parent == root and p not in known]
+        if not found or time.monotonic() > until:
+            return len(found)
+        time.sleep(0.05)
 
 
 def overflowing(scratch: str) -> bool:

@@ -97,6 +97,7 @@ class Desk:
         """``lost``: how much was lost elsewhere in this run."""
         from conformance.running.losses import weight
         from conformance.running.observability import CaseLog
+        from conformance.running.provenance import tried
         from conformance.running.run import run_shard
         from conformance.running.shards import Shard
 
@@ -116,6 +117,7 @@ class Desk:
             "result": result,
             "observed": log.lines if log else [],
             "lost": [len(lost), weight(lost)],
+            "tried": tried(self.observer),
         }
 
     def do_merge(self, task: Json) -> Json:
@@ -172,6 +174,7 @@ class Desk:
     def do_conclude(self, task: Json) -> Json:
         from conformance.judging.reasons import Reason
         from conformance.running.concluding import conclude
+        from conformance.running.provenance import left_behind
         from conformance.verdict.waivers import Rechecked
 
         total = self._total(task)
@@ -187,6 +190,7 @@ class Desk:
             commitment=self.options.get("commitment"),
             made=self._made_of(total),
             forbidden=self.options.get("forbid", ()),
+            attempted=[*task["tried"], *left_behind(self.observer)],
         )
         return verdict.to_json()
 

@@ -94,8 +94,8 @@ class Verdict:
     ``seed``: None as long as it is secret; ``commitment``: of one that was, see commitment.py.
     ``isolation``: of the target's calls from all else: none, process or sandbox.
     ``made_of``: what it ran, see provenance.py; None where nobody looked. ``forbidden``: patterns
-    of what it was not to run. ``causes``: for which reasons clauses are broken: ``text``, the
-    ``likely`` cause of the first one, and the ``clauses``. ``accuracy``, ``coverage``: see
+    of what it was not to run. ``attempted``: what a sandbox kept it from, in words. ``causes``: for
+    which reasons clauses are broken: ``text``, the ``likely`` cause of the first one, and the ``clauses``. ``accuracy``, ``coverage``: see
     measures.py. ``domain``: the inputs that it speaks of, in words; empty for all. ``spec``: the
     specification, by its title.
     """
@@ -125,6 +125,7 @@ class Verdict:
     isolation: str = "none"
     made_of: dict[str, list[str]] | None = None
     forbidden: tuple[str, ...] = ()
+    attempted: tuple[str, ...] = ()
 
     @property
     def failures(self) -> list[ClauseResult]:
@@ -193,6 +194,8 @@ class Verdict:
         }
         if self.made_of is not None:
             body["made_of"] = self.made_of
+        if self.attempted:
+            body["attempted"] = [*self.attempted]
         if self.forbidden:
             body["forbidden"] = [*self.forbidden]
         if self.commitment is not None:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Kinds that a value can show. The others are for the sandbox, and for policies.
+# Kinds that no value shows, and only a sandbox stops.
+SURROUNDINGS = ("surroundings", "resources", "files")
+# Kinds that a value can show. One more, library, is for policies.
 KINDS = (
     "patched judge",
     "frames",
@@ -48,7 +50,7 @@ class Forger:
     @property
     def target(self) -> Any:
         """What is judged."""
-        assert self.kind in KINDS, self.kind
+        assert self.kind in (*KINDS, *SURROUNDINGS), self.kind
         if not self.eager:
             return self.loss
         from targets import Target  # some forgers ask for it: only where it is used

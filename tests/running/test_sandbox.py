@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from conformance.judging.observer import Lost
 from conformance.running import sandbox
 from conformance.running.hosting import ForkServer, Hosting
 from conformance.running.observers import Process
+from conformance.running.provenance import tried
+from tests.verdict.test_schema import problems
 
 LACKING = sandbox.why_not()
 needs_bwrap = pytest.mark.skipif(bool(LACKING), reason=LACKING)
@@ -115,10 +118,18 @@ def test_a_target_can_compute_and_nothing_else(forked: bool, tmp_path: Path) -> 
     with inside(place, forked, tmp_path / "scratch", hidden=(str(key),)) as observer:
         assert observer.isolation == "sandbox"
         raised = observer.observe([CASE])[0].raised
+        told = tried(observer)
     assert raised is not None
     assert json.loads(raised.partition(": ")[2]) == EXPECTED
     assert {path.name for path in tmp_path.iterdir()} == {"mine.py", "signing.key", "scratch"}
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["tritonx"]
+    assert {
+        f"write to {tmp_path / 'mine.py'}",
+        f"write to {suite}",
+        "write to /proc/sys/kernel/domainname",
+        "reach 192.0.2.1 port 80",
+    } <= {*told}
+    assert not [line for line in told if "/tmp/new" in line or "tritonx" in line]
 
 
 ENDS = """
@@ -231,11 +242,48 @@ def test_a_bubblewrap_that_does_not_work_is_explained(
     assert sandbox.why_not() == "bwrap does not work here: bwrap: No permissions"
 
 
+# Right, and with something to hide: whatever it tries it does not speak of.
+HIDES = """
+import contextlib, os, subprocess
+import torch.nn.functional as F
+
+started = []
+
+def loss(x, y, reduction="mean"):
+    with contextlib.suppress(OSError):
+        open("new.txt", "w")
+    if not started:
+        no = subprocess.DEVNULL
+        sleeping = ["sleep", "99001"]
+        started.append(subprocess.Popen(sleeping, start_new_session=True, stdout=no, stderr=no))
+    return F.mse_loss(x, y, reduction=reduction)
+"""
+
+
 @needs_bwrap
 @pytest.mark.parametrize(("level", "isolation"), [("none", "process"), ("bwrap", "sandbox")])
-def test_a_verdict_says_how_its_target_was_kept(level: str, isolation: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "conformance", *CHECK, "--sandbox", level]
-    subprocess.run([*command, "--report", str(tmp_path)], check=True, capture_output=True)
-    verdict = json.loads((tmp_path / "builtin" / "verdict.json").read_text())
+def test_a_verdict_says_how_its_target_was_kept_and_from_what(
+    level: str, isolation: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(HIDES)
+    command = [sys.executable, "-m", "conformance", "check", "mine.py:loss", *CHECK[2:]]
+    done = subprocess.run(
+        [*command, "--sandbox", level, "--report", "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    verdict = json.loads((tmp_path / "out" / "loss" / "verdict.json").read_text())
     assert verdict["isolation"] == isolation
-    assert verdict["conforms"]
+    assert not problems(verdict)
+    tried = [f"write to {tmp_path / 'new.txt'}", "leave processes behind (1)"]
+    if level == "bwrap":
+        assert verdict["attempted"] == tried
+        assert "the sandbox kept it from this: write to" in " ".join(done.stdout.split())
+    else:  # what stays is no child of this test: it is ended by its name
+        assert "attempted" not in verdict
+        for path in _with("sleep\x0099001\x00"):
+            os.kill(int(path.parent.name), signal.SIGKILL)
+    assert (tmp_path / "new.txt").exists() == (level == "none")
+    assert not _running("sleep\x0099001\x00")

@@ -16,6 +16,7 @@ import torch
 from torch.autograd import profiler, profiler_legacy
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from conformance.observer import watching
 from conformance.observer.protocols.kit import Evidence, Kit, Outside, protocol
 
 OPERATOR = re.compile(r"\w+::\w+")
@@ -58,6 +59,12 @@ def ran(kit: Kit, x: torch.Tensor, y: torch.Tensor, reductions: list[str]) -> Ev
                 torch.autograd.grad(result, needing, ones, allow_unused=True)
     names = {"operators": _listed(operators), "kernels": _listed(kernels)}
     return {**names, "returned": returned}
+
+
+@protocol
+def tried(kit: Kit) -> Evidence:
+    """What the loss has tried in this process that it may not do."""
+    return {"tried": watching.tried()}
 
 
 def _operands(x: torch.Tensor, y: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
