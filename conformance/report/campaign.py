@@ -30,6 +30,7 @@ Json = dict[str, Any]
 TOGETHER = 64  # kernels whose texts are compressed at once: alike ones take next to nothing
 LISTED = 50_000  # kernels; all are counted
 LONGEST = 20_000  # characters of one source or script
+BETWEEN, SHORTEST = "\n\n\n", 40  # what is between blocks of a text; characters of one
 MESSAGE = 300  # of a message
 BARS, GAP = 60, 600.0  # of the plot; seconds without a kernel: nobody was at work
 
@@ -159,14 +160,28 @@ def _reasons(rows: Iterable[CampaignRow]) -> list[tuple[str, int, str]]:
 
 
 def _packs(rows: Sequence[CampaignRow]) -> Iterator[str]:
-    """What is to be seen of each kernel, so many together, compressed."""
+    """First what several scripts or sources have in common, then what is to be seen of each kernel,
+    so many together; compressed."""
+    counts = Counter(b for r in rows for t in (r.outcome.script, r.source) for b in {*_blocks(t)})
+    common = [block for block, n in counts.items() if n > 1 and len(block) > SHORTEST]
+    places = {block: k for k, block in enumerate(common)}
+    yield _packed(common)
     for start in range(0, len(rows), TOGETHER):
-        texts = [_details(row) for row in rows[start : start + TOGETHER]]
-        packed = zlib.compress(json.dumps(texts, ensure_ascii=True).encode(), 6)
-        yield base64.b64encode(packed).decode()
+        yield _packed([_details(row, places) for row in rows[start : start + TOGETHER]])
 
 
-def _details(row: CampaignRow) -> Json:
+def _packed(texts: Sequence[Any]) -> str:
+    data = json.dumps(texts, ensure_ascii=True).encode()
+    return base64.b64encode(zlib.compress(data, 6)).decode()
+
+
+def _blocks(text: str) -> list[str]:
+    """The statements of a script: many are in others, too, and farther away than zlib looks."""
+    return _cut(text, LONGEST).split(BETWEEN) if text else []
+
+
+def _details(row: CampaignRow, places: Mapping[str, int]) -> Json:
+    """A text is a list of its blocks, or of their places among what is in common."""
     outcome = row.outcome
     case = str(Case.from_json(outcome.case)) if outcome.case else ""
     return {
@@ -176,8 +191,8 @@ def _details(row: CampaignRow) -> Json:
         "message": _cut(outcome.message, LONGEST),
         "cause": outcome.explanation,
         "case": case,
-        "script": _cut(outcome.script, LONGEST),
-        "source": _cut(row.source, LONGEST),
+        "script": [places.get(block, block) for block in _blocks(outcome.script)],
+        "source": [places.get(block, block) for block in _blocks(row.source)],
         "target": row.target,
         "digest": row.kernel,
         "compiling": round(row.compiling, 2),

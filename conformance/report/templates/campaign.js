@@ -26,14 +26,20 @@
     return made;
   }
 
-  async function details(index) {
-    const pack = Math.floor(index / together);
+  function unpack(pack) {
     if (!unpacked.has(pack)) {
       const bytes = Uint8Array.from(atob(packs[pack].textContent), (c) => c.charCodeAt(0));
       const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
       unpacked.set(pack, new Response(stream).json());
     }
-    return (await unpacked.get(pack))[index % together];
+    return unpacked.get(pack);
+  }
+
+  async function details(index) {
+    const [common, some] = await Promise.all([unpack(0), unpack(1 + Math.floor(index / together))]);
+    const whole = (blocks) => blocks.map((b) => (typeof b === "number" ? common[b] : b)).join("\n\n\n");
+    const one = some[index % together];
+    return { ...one, script: whole(one.script), source: whole(one.source) };
   }
 
   async function fill(box, index) {
