@@ -71,7 +71,9 @@ KINDS = (
     _kind("two_dtypes", "operands of two dtypes", "dtypes.*"),
     _kind("strided", "operands that are not contiguous", "layout.*"),
     _kind("layout", "operands that are a part of a larger memory", "layout.*", "autograd.nonleaf"),
-    _kind("broadcast", "operands of different shapes", "broadcasting.*"),
+    _kind(
+        "broadcast", "operands of different shapes", "broadcasting.value", "broadcasting.gradient"
+    ),
     _kind("nonfinite", "operands with NaN or infinities", "*.nonfinite"),
     _kind("subnormal", "subnormal numbers", "*.subnormal"),
     _kind("huge", "numbers near the end of the range", "*.overflow", "*.mean_overflow"),
@@ -235,8 +237,14 @@ def questions(clauses: Sequence[str], reductions: Sequence[str]) -> Iterator[Que
             where = "" if len(which) == len(reductions) else f" with {' or '.join(which)}"
             yield Question("always", f"any call{where}", plain, which, part)
     for kind in KINDS:
-        if any(matches(clause, kind.clauses) for clause in clauses):
-            yield Question(kind.when, kind.words, kind.clauses, parts=kind.parts)
+        own = [clause for clause in clauses if matches(clause, kind.clauses)]
+        if own:  # where values are right, they are to stay the loss's own
+            part = "gradient" if all(map(_is_of_gradients, own)) else "all"
+            yield Question(kind.when, kind.words, kind.clauses, part=part, parts=kind.parts)
+
+
+def _is_of_gradients(clause: str) -> bool:
+    return clause.startswith(("gradient.", "grad_output.")) or clause.endswith("gradient")
 
 
 Holds = Callable[[tuple[Question, ...], Finding], bool]

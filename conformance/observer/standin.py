@@ -169,6 +169,8 @@ class StandIn:
         call = self._call(args, named)
         if call is None or not self._reduced(call):
             return self.own(*args, **named)
+        if self.when != "integer" and not any(t.dtype.is_floating_point for t in call.operands):
+            return self.own(*args, **named)  # torch's raises: that is no answer
         if call.reduction is None and self.when == "always" and not self._is_mean(call):
             return self.own(*args, **named)
         self.calls += 1
@@ -229,7 +231,7 @@ class StandIn:
     def _part(self, own: Any, torchs: Any) -> Any:
         """The one's value with the other's gradient."""
         if not isinstance(own, Tensor) or own.shape != torchs.shape or own.dtype != torchs.dtype:
-            return torchs
+            return torchs if self.part == "value" else own
         value, graph = (torchs, own) if self.part == "value" else (own, torchs)
         return _applied(_Chosen, value.detach(), graph, lambda g: True)
 
