@@ -71,7 +71,9 @@ KINDS = (
     _kind("two_dtypes", "operands of two dtypes", "dtypes.*"),
     _kind("strided", "operands that are not contiguous", "layout.*"),
     _kind("layout", "operands that are a part of a larger memory", "layout.*", "autograd.nonleaf"),
-    _kind("broadcast", "operands of different shapes", "broadcasting.*"),
+    _kind(
+        "broadcast", "operands of different shapes", "broadcasting.value", "broadcasting.gradient"
+    ),
     _kind("nonfinite", "operands with NaN or infinities", "*.nonfinite"),
     _kind("subnormal", "subnormal numbers", "*.subnormal"),
     _kind("huge", "numbers near the end of the range", "*.overflow", "*.mean_overflow"),
@@ -131,6 +133,8 @@ SENTENCES = {
     "settled": "It leaves settings of the process changed.",
 }
 NUMBERS = ("*.size", "*.nonfinite", "*.subnormal", "*.overflow", "*.mean_overflow")
+# With these the loss answers every call itself: what then holds was broken by this alone.
+APART = ("copied", "result_copied", "settled", "second_backward")
 PLAIN = {
     "value": ("value.none", "value.sum", "value.mean", "value.tensor", "dtypes.result"),
     "gradient.input": ("gradient.input",),
@@ -143,6 +147,10 @@ WORDS = {
     "gradient": "both gradients are",
     "all": "value and gradient are",
 }
+
+
+# Whether the case of a finding is as wrong with nothing special, if with other numbers.
+Plainly = Callable[[Finding], bool]
 
 
 @dataclass(frozen=True)
@@ -169,17 +177,17 @@ class Question:
             "part": self.part,
         }
 
-    def may_explain(self, finding: Finding, alike: Container[str]) -> bool:
+    def may_explain(self, finding: Finding, alike: Container[str], plainly: Plainly) -> bool:
         """Whether such a defect can break the clause of ``finding`` at all.
 
         Where a case had to be special to be wrong it is not what any call has, unless its likely
-        cause is ``alike``, or it merely has other numbers or more of them.
+        cause is ``alike``, it merely has other numbers or more of them, or it is wrong ``plainly``.
         """
-        if self.suggested_by(finding.clause):
+        if self.suggested_by(finding.clause) or self.when in APART:
             return True
         if self.when == "always" and finding.case is not None:
             same = finding.cause is not None and finding.cause.id in alike
-            return same or matches(finding.clause, NUMBERS)
+            return same or matches(finding.clause, NUMBERS) or plainly(finding)
         refused = finding.status != "fail" or "raised" in finding.message.split(" ")
         return refused or not matches(finding.clause, FACTS)
 
@@ -230,14 +238,25 @@ def questions(clauses: Sequence[str], reductions: Sequence[str]) -> Iterator[Que
             where = "" if len(which) == len(reductions) else f" with {' or '.join(which)}"
             yield Question("always", f"any call{where}", plain, which, part)
     for kind in KINDS:
-        if any(matches(clause, kind.clauses) for clause in clauses):
-            yield Question(kind.when, kind.words, kind.clauses, parts=kind.parts)
+        own = [clause for clause in clauses if matches(clause, kind.clauses)]
+        if own:  # where values are right, they are to stay the loss's own
+            part = "gradient" if all(map(_is_of_gradients, own)) else "all"
+            yield Question(kind.when, kind.words, kind.clauses, part=part, parts=kind.parts)
+
+
+def _is_of_gradients(clause: str) -> bool:
+    return clause.startswith(("gradient.", "grad_output.")) or clause.endswith("gradient")
 
 
 Holds = Callable[[tuple[Question, ...], Finding], bool]
 
 
-def reasons(findings: Iterable[Finding], reductions: Sequence[str], holds: Holds) -> list[Reason]:
+def reasons(
+    findings: Iterable[Finding],
+    reductions: Sequence[str],
+    holds: Holds,
+    plainly: Plainly = lambda finding: False,
+) -> list[Reason]:
     """For which reasons these clauses fail, the one that explains most first.
 
     ``holds``: whether the clause of a finding holds where the calls of these questions are torch's.
@@ -249,12 +268,13 @@ def reasons(findings: Iterable[Finding], reductions: Sequence[str], holds: Holds
             rows.setdefault(finding.clause, []).append(finding)
     left, found = sorted(rows, key=[*BY_ID].index), list[tuple[Question | None, list[str]]]()
     while len(left) > 1:
-        best = _best(left, rows, reductions, holds)
+        best = _best(left, rows, reductions, holds, plainly)
         if best is None:
             break
         found.append(best)
         left = [clause for clause in left if clause not in best[1]]
-    found += _of_several([question for question, _ in found if question], left, rows, holds, found)
+    known = [question for question, _ in found if question]
+    found += _of_several(known, left, rows, holds, found)
     told = [_reason(question, covered, rows) for question, covered in found]
     return sorted(told, key=lambda reason: -len(reason.clauses))
 
@@ -272,7 +292,7 @@ def _of_several(
     told: list[tuple[Question | None, list[str]]] = [(q, [c]) for c, q in alone.items() if q]
     together = (*known, *(q for q in alone.values() if q))
     for clause in [c for c, q in alone.items() if q is None]:
-        might = all(q.may_explain(f, ()) for q in together for f in rows[clause])
+        might = all(q.may_explain(f, (), lambda _: False) for q in together for f in rows[clause])
         several = len(together) > 1 and might
         if several and all(holds(together, f) for f in rows[clause]):
             (found or told)[0][1].append(clause)
@@ -290,7 +310,11 @@ def _own(clause: str, rows: list[Finding], holds: Holds) -> Question | None:
 
 
 def _best(
-    left: list[str], rows: dict[str, list[Finding]], reductions: Sequence[str], holds: Holds
+    left: list[str],
+    rows: dict[str, list[Finding]],
+    reductions: Sequence[str],
+    holds: Holds,
+    plainly: Plainly,
 ) -> tuple[Question, list[str]] | None:
     """The question that explains most of these clauses, and these; None where none explains two."""
     best: tuple[Question, list[str]] | None = None
@@ -299,7 +323,7 @@ def _best(
         least = len(best[1]) if best else 1
         own = [f for c in left if question.suggested_by(c) for f in rows[c]]
         alike = {f.cause.id for f in own if f.cause is not None}
-        might = [c for c in left if all(question.may_explain(f, alike) for f in rows[c])]
+        might = [c for c in left if all(question.may_explain(f, alike, plainly) for f in rows[c])]
         if len(might) <= least:
             continue
         first = [c for c in might if holds((question,), rows[c][0])]

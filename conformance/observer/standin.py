@@ -118,7 +118,6 @@ CALLS: dict[str, Callable[[Call], bool]] = {
     "vmap": lambda c: _transforms("Vmap"),
     "transformed": lambda c: _transforms("Grad", "Jvp", "Vmap", "Functionalize"),
     "meta": lambda c: c.x.is_meta or isinstance(c.x, FakeTensor),
-    "compiled": lambda c: torch.compiler.is_compiling(),
     "autocast": lambda c: torch.is_autocast_enabled(c.x.device.type),
     "deterministic": lambda c: torch.are_deterministic_algorithms_enabled(),
     "anomaly": lambda c: torch.is_anomaly_enabled(),
@@ -165,16 +164,18 @@ class StandIn:
         self.reductions, self.calls, self.known = frozenset(reductions), 0, frozenset[int]()
 
     def __call__(self, *args: Any, **named: Any) -> Any:
+        if self.when in APART:
+            return APART[self.when](self.own, args, named)
         call = self._call(args, named)
         if call is None or not self._reduced(call):
             return self.own(*args, **named)
+        if self.when != "integer" and not any(t.dtype.is_floating_point for t in call.operands):
+            return self.own(*args, **named)  # torch's raises: that is no answer
         if call.reduction is None and self.when == "always" and not self._is_mean(call):
             return self.own(*args, **named)
         self.calls += 1
         if self.when == "second_backward":
             return _first_backward(self.own, self.torchs, call, named)
-        if self.when in APART:
-            return APART[self.when](self.own, args, named)
         if self.when in BACKWARDS:
             return self._chosen(call, args, named)
         chosen = self._holds(call)
@@ -230,7 +231,7 @@ class StandIn:
     def _part(self, own: Any, torchs: Any) -> Any:
         """The one's value with the other's gradient."""
         if not isinstance(own, Tensor) or own.shape != torchs.shape or own.dtype != torchs.dtype:
-            return torchs
+            return torchs if self.part == "value" else own
         value, graph = (torchs, own) if self.part == "value" else (own, torchs)
         return _applied(_Chosen, value.detach(), graph, lambda g: True)
 
@@ -429,12 +430,25 @@ def stood_in(target: Any, asked: dict[str, Any]) -> Any:
     how = asked["when"], asked["reductions"], asked["part"]
     if asked["when"] == "module":
         how, changes = ("always", *how[1:]), {}
+    elif asked["when"] == "compiled":
+        changes = {"loss": _compiled(target.loss, torchs)}
     else:
         own = functools.wraps(target.loss)(_function(StandIn(target.loss, torchs, *how)))
         changes = {"loss": own}
     if target.module is not None:
         changes["module"] = functools.partial(_module, target.module, torchs, how)
     return dataclasses.replace(target, **changes)
+
+
+def _compiled(own: Loss, torchs: Loss) -> Loss:
+    """Nothing else than this: whatever is in it becomes a part of the graph."""
+
+    def stand_in(*args: Any, **named: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return torchs(*args, **named)
+        return own(*args, **named)
+
+    return stand_in
 
 
 def _function(loss: Loss) -> Loss:

@@ -43,7 +43,8 @@ def conclude(
 
     ``rechecked``: the waivers of this target, whose cases have run again. ``reasons``: for which
     clauses fail. ``commitment``: to the seed, where that was secret. ``made``: what it is made of,
-    by dtype; ``forbidden``: patterns of what it is not to run. ``attempted``: what a sandbox kept it from.
+    by dtype; ``forbidden``: patterns of what it is not to run. ``attempted``: what a sandbox kept
+    it from.
     """
     target, device = session.target, session.device
     written: set[str] = set()

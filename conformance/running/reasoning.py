@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterable
 
+from conformance.cases.features import keep_only
+from conformance.cases.plans import reseeded, within
 from conformance.judging.checks import ASPECTS
 from conformance.judging.evidence import BadEvidence
 from conformance.judging.experiments import EXPERIMENTS, run_experiment
@@ -16,6 +19,7 @@ from conformance.judging.repeats import deviates
 from conformance.running.losses import Kinds
 from conformance.running.session import LEFT_OUT, Session
 
+OTHERS = 24  # plain cases with other numbers
 REASONING = 30.0  # seconds for all of a target's clauses
 
 
@@ -33,7 +37,21 @@ def reasoned(session: Session, findings: Iterable[Finding]) -> list[Reason]:
             known[key] = in_time and _holds(session, asked, finding)
         return known[key]
 
-    return reasons(findings, session.target.reductions, holds)
+    @functools.cache
+    def plainly(finding: Finding) -> bool:
+        return time.monotonic() < until and _plainly(session, finding)
+
+    return reasons(findings, session.target.reductions, holds, plainly)
+
+
+def _plainly(session: Session, finding: Finding) -> bool:
+    """Whether what is wrong in its case is so with nothing special, for some other numbers."""
+    if finding.case is None or finding.aspect not in ASPECTS:
+        return False
+    plain = keep_only(finding.case, ())
+    others = (reseeded(plain, seed) for seed in range(OTHERS))
+    cases = [inside for case in others for inside in within(session.target, case)]
+    return any(deviates(judged, finding.aspect) for judged in session.run_all(cases))
 
 
 def _holds(session: Session, asked: tuple[Question, ...], finding: Finding) -> bool:

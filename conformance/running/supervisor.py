@@ -148,7 +148,7 @@ class Run:
     observed: dict[str, list[Json]] = field(default_factory=dict)
     gave_up: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    tried: set[str] = field(default_factory=set)
+    attempted: set[str] = field(default_factory=set)
     workers: list[Worker] = field(default_factory=list)
     waivers: Sequence[Waiver] = ()
     name: str = ""
@@ -257,7 +257,7 @@ class Run:
                     "explained": explained,
                     "reasons": reasons,
                     "rechecked": rechecked,
-                    "tried": sorted(self.tried),
+                    "tried": sorted(self.attempted),
                     "ended": not (self.gave_up or self.stopped),
                     "interrupted": self.stopped,
                     "duration_s": time.monotonic() - start,
@@ -315,7 +315,7 @@ class Run:
         self.remarks += result["remarks"]
         self.lost += answer["lost"][0]
         self.lost_weight += answer["lost"][1]
-        self.tried.update(answer["tried"])
+        self.attempted.update(answer["tried"])
         self.done.append(shard)
 
     def _stop(self, first: Worker, threads: Sequence[threading.Thread]) -> None:

@@ -95,9 +95,9 @@ class Verdict:
     ``isolation``: of the target's calls from all else: none, process or sandbox.
     ``made_of``: what it ran, see provenance.py; None where nobody looked. ``forbidden``: patterns
     of what it was not to run. ``attempted``: what a sandbox kept it from, in words. ``causes``: for
-    which reasons clauses are broken: ``text``, the ``likely`` cause of the first one, and the ``clauses``. ``accuracy``, ``coverage``: see
-    measures.py. ``domain``: the inputs that it speaks of, in words; empty for all. ``spec``: the
-    specification, by its title.
+    which reasons clauses are broken: ``text``, the ``likely`` cause of the first one, and the
+    ``clauses``. ``accuracy``, ``coverage``: see measures.py. ``domain``: the inputs that it speaks
+    of, in words; empty for all. ``spec``: the specification, by its title.
     """
 
     target: str

@@ -203,9 +203,7 @@ def pages_of_results(
     count = size // DTYPES[dtype].itemsize
     x = torch.ones(count, dtype=DTYPES[dtype], device=kit.device, requires_grad=True)
     y = torch.zeros_like(x, requires_grad=False)
-    results: list[torch.Tensor] = []
-    grown: list[int] = []
-    seconds = 0.0
+    results, grown, seconds = list[Tensor](), list[int](), 0.0
     while len(grown) <= rounds:
         before, began = _resident(kit.device), time.monotonic()
         for _ in range(calls):
