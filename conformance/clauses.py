@@ -93,7 +93,9 @@ class Clause:
 
     def dtypes_for(self, target: Claimed) -> tuple[str, ...]:
         """The dtypes of the target that it looks at; none where it speaks of nothing."""
-        if (self.family == "domain" and target.domain == FULL) or not self.where(target.loss):
+        if self.family == "domain" and target.domain == FULL:
+            return ()
+        if not self.where(target.specification):
             return ()
         first = [d for d in self.first_of if d in target.dtypes][:1]
         return tuple(d for d in self.dtypes if d in (first or target.dtypes))

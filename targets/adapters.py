@@ -14,10 +14,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from targets.domain import Domain
 from targets.operands import check_reduction, prepare
 from targets.target import Target
 
 CLAIMS = frozenset({"broadcast", "mixed_dtype", "empty", "target_gradient", "deterministic"})
+PARAMETERS = {"smooth_l1": "beta", "huber": "delta"}  # as ATen's operators take them, last
 CODES = {"none": 0, "mean": 1, "sum": 2}  # at::Reduction
 Gradients = tuple[torch.Tensor | None, torch.Tensor | None, None, None]
 
@@ -25,11 +27,11 @@ Gradients = tuple[torch.Tensor | None, torch.Tensor | None, None, None]
 class _Aten(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, y: torch.Tensor, code: int, pair: tuple[Any, Any]
+        ctx: Any, x: torch.Tensor, y: torch.Tensor, rest: tuple[Any, ...], pair: tuple[Any, Any]
     ) -> torch.Tensor:
         ctx.save_for_backward(x, y)
-        ctx.code, ctx.kernel = code, pair[1]
-        value: torch.Tensor = pair[0](x, y, code)
+        ctx.rest, ctx.kernel = rest, pair[1]
+        value: torch.Tensor = pair[0](x, y, *rest)
         return value
 
     @staticmethod
@@ -38,34 +40,48 @@ class _Aten(torch.autograd.Function):
         x, y = ctx.saved_tensors
         need_x, need_y = ctx.needs_input_grad[:2]
         # autograd's derivatives.yaml gives the target the gradient of the swapped operands
-        grad_x = ctx.kernel(g, x, y, ctx.code) if need_x else None
-        grad_y = ctx.kernel(g, y, x, ctx.code) if need_y else None
+        grad_x = ctx.kernel(g, x, y, *ctx.rest) if need_x else None
+        grad_y = ctx.kernel(g, y, x, *ctx.rest) if need_y else None
         return grad_x, grad_y, None, None
 
 
 def from_aten(
     name: str,
-    mse_loss: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor],
-    mse_loss_backward: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor],
+    forward: Callable[..., torch.Tensor],
+    backward: Callable[..., torch.Tensor] | None,
     claims: frozenset[str] = CLAIMS,
+    loss_of: str = "mse",
     **fields: Any,
 ) -> Target:
-    """The target of two kernels as ``aten::mse_loss`` and ``aten::mse_loss_backward``.
+    """The target of two kernels as ``aten::mse_loss`` and ``aten::mse_loss_backward``, or those of
+    another loss, which get its parameter last.
 
-    They get operands of one shape (by expansion, so with strides of 0) and dtype, and a reduction
-    of 0 for none, 1 for mean and 2 for sum. ``grad_output`` has the operands' shape for none and is
-    0-d for the others, as autograd passes it. ``fields`` are those of :class:`Target`.
+    Without a ``backward`` it is of no gradient (``Domain(backward=False)``). They get operands of
+    one shape (by expansion, so with strides of 0) and dtype, and a reduction of 0 for none, 1 for
+    mean and 2 for sum. ``grad_output`` has the operands' shape for none and is 0-d for the others,
+    as autograd passes it. ``fields`` are those of :class:`Target`.
     """
 
-    def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    own = PARAMETERS.get(loss_of)
+
+    def loss(
+        input: torch.Tensor, target: torch.Tensor, reduction: str = "mean", **given: float
+    ) -> torch.Tensor:
         x, y = prepare(input, target)
         code = CODES[check_reduction(reduction)]
+        rest = (code,) if own is None else (code, given.get(own, 1.0))
+        if backward is None:
+            return forward(x, y, *rest)
         function: Any = _Aten  # untyped in torch
-        value: torch.Tensor = function.apply(x, y, code, (mse_loss, mse_loss_backward))
+        value: torch.Tensor = function.apply(x, y, rest, (forward, backward))
         return value
 
-    loss.__wrapped__ = mse_loss  # type: ignore[attr-defined]  # its source is the target's
-    return Target(name, loss, claims, **fields)
+    loss.__wrapped__ = forward  # type: ignore[attr-defined]  # its source is the target's
+    if backward is None:
+        fields = {"domain": Domain(backward=False)} | fields
+        claims -= {"target_gradient"}
+    parameters = () if own is None else (own,)
+    return Target(name, loss, claims, loss_of=loss_of, parameters=parameters, **fields)
 
 
 class _Within(torch.autograd.Function):

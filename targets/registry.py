@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import targets
+from targets.forms import in_some_form
 from targets.target import DROP_IN, REDUCTIONS, Target, TargetError, UnknownTarget, near
 
 GROUP = "loss_conformance.targets"
@@ -27,6 +28,7 @@ _INFRASTRUCTURE = {
     "adapters",
     "building",
     "compiled",
+    "forms",
     "interpreter",
     "operands",
     "registry",
@@ -295,6 +297,9 @@ def _only_one(module: ModuleType, spec: str, loss: str) -> Target:
     for candidates in (list(registered), list(own.values())):
         if len(candidates) == 1:
             return _of(replace(candidates[0], source=spec), loss)
+    formed = None if registered or own else in_some_form(module, loss)
+    if formed is not None:
+        return replace(formed, source=spec)
     losses = [name for name, v in vars(module).items() if name[0] != "_" and _is_loss(v, module)]
     if len(losses) == 1 and not (registered or own):
         return _from_module(module, losses[0], f"{spec}:{losses[0]}", loss)

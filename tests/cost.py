@@ -35,7 +35,7 @@ from conformance.observer.state import settled
 from conformance.running.observers import InProcess
 from conformance.running.shards import fixed_cases, plan
 from targets.builtin import BUILTIN
-from tests.sessions import tensor_of
+from tests.sessions import claimed, tensor_of
 
 SMALL = 4096  # elements
 FIXED = ("examples", "pairs", "scale")
@@ -56,8 +56,8 @@ class Timed(InProcess):
 def cases_of(profile: str, seed: int = 0) -> list[Case]:
     """The fixed cases of a profile, in the order of the plan."""
     chosen = PROFILES[profile]
-    shards = [shard for shard in plan(BUILTIN, chosen) if shard.phase in FIXED]
-    return [case for shard in shards for case in fixed_cases(BUILTIN, chosen, seed, shard)]
+    shards = [shard for shard in plan(claimed(BUILTIN), chosen) if shard.phase in FIXED]
+    return [case for shard in shards for case in fixed_cases(claimed(BUILTIN), chosen, seed, shard)]
 
 
 def bare(cases: Sequence[Case]) -> Callable[[], None]:

@@ -7,15 +7,23 @@ from typing import Any
 import torch
 
 from conformance.cases.case import Operand
+from conformance.cases.claimed import Claimed
 from conformance.cases.layouts import place
 from conformance.cases.values import raw
+from conformance.observer.description import described
 from conformance.running.observers import InProcess
 from conformance.running.session import Session
+from targets import Target
 
 
 def session_on(target: Any, device: str = "cpu", seed: int = 0, **options: Any) -> Session:
     """``target``: whatever ``targets.resolve`` takes."""
     return Session(InProcess.of(target, device), seed, **options)
+
+
+def claimed(target: Target) -> Claimed:
+    """What the judge knows of a target."""
+    return Claimed.from_json(described(target))
 
 
 def tensor_of(operand: Operand, requires_grad: bool = False) -> torch.Tensor:

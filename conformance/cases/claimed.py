@@ -24,7 +24,9 @@ class Claimed:
 
     ``fingerprint``: SHA-256 of its sources. ``script``: where a script finds the loss, as
     ``module:attribute`` or ``file.py:attribute``; empty where it has no such name. ``loss_of``: the
-    name of its specification; ``parameters``: those of it that the target takes.
+    name of its specification; ``parameters``: those of it that the target takes. Of the
+    specification: the ``function`` of torch that it stands for, and ``refused``, values of
+    parameters that must raise.
     """
 
     name: str
@@ -38,9 +40,11 @@ class Claimed:
     domain: Domain = FULL
     loss_of: str = "mse"
     parameters: tuple[str, ...] = ()
+    function: str = "mse_loss"
+    refused: tuple[tuple[str, float], ...] = ()
 
     @property
-    def loss(self) -> Loss:
+    def specification(self) -> Loss:
         """The specification by which it is judged."""
         return LOSSES[self.loss_of]
 
@@ -77,6 +81,8 @@ class Claimed:
                 Domain.from_json(data["domain"]),
                 loss.name,
                 tuple(p.name for p in loss.parameters if p.name in data["parameters"]),
+                loss.function,
+                tuple((p.name, value) for p in loss.parameters for value in p.refused),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not what a target claims: {error!r}") from error

@@ -206,7 +206,7 @@ def with_parameter(case: Case, name: str, value: float, fill: str) -> Case:
 
 def parameters(target: Claimed) -> list[tuple[str, float]]:
     """The values of parameters that are tried, of those that the target takes."""
-    own = [p for p in target.loss.parameters if p.name in target.parameters]
+    own = [p for p in target.specification.parameters if p.name in target.parameters]
     return [(p.name, value) for p in own for value in (p.default, *p.tried)]
 
 
@@ -218,7 +218,7 @@ def axes(target: Claimed) -> list[list[Change]]:
     dtypes += [(target.dtypes[0], i) for i in INTEGER_DTYPES[1:]]
     dtypes += [("int64", target.dtypes[-1])]
     wide = [("total_edge", "one", False)] if "float16" in target.dtypes else []
-    kinks = KINK_FILLS if target.loss.formula.has_kinks() else ()
+    kinks = KINK_FILLS if target.specification.formula.has_kinks() else ()
     given = [(*one, fill) for one in parameters(target) for fill in ("ordinary", "kink")]
     return [
         _changes(with_shapes, SHAPES),
@@ -277,9 +277,9 @@ def _examples(target: Claimed) -> Iterator[Case]:
         for n, fill in itertools.product((19, 40), ("nonfinite", "infinite", "subnormal", "spike")):
             yield with_fills(with_shapes(case, (n,), (n,)), fill, "zero", False)
         if case.input.dtype == "float16":  # more terms than one: the sum passes Ω, no term does
-            for edge in ("total_edge", *(["sum_edge"] * target.loss.formula.has_kinks())):
+            for edge in ("total_edge", *(["sum_edge"] * target.specification.formula.has_kinks())):
                 yield with_fills(with_shapes(case, (16,), (16,)), edge, "one", False)
-        if target.loss.formula.has_kinks():  # every factor at every kink
+        if target.specification.formula.has_kinks():  # every factor at every kink
             yield with_fills(with_shapes(case, (100,), (100,)), "kink", "zero", False)
         yield with_fills(with_shapes(case, (1,), (257,)), "constant", "zero", False)
         yield with_shapes(case, (1, 3), (0, 3))

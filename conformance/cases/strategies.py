@@ -44,7 +44,7 @@ def scenarios(draw: Any, target: Claimed, salt: int) -> tuple[Case, ...]:
     layouts = ("contiguous", "contiguous")
     if draw(st.booleans()):
         layouts = (_pick(draw, OPERAND_LAYOUTS), _pick(draw, OPERAND_LAYOUTS))
-    kinks = plans.KINK_FILLS if target.loss.formula.has_kinks() else ()
+    kinks = plans.KINK_FILLS if target.specification.formula.has_kinks() else ()
     fills = _pick(draw, (*PLAIN_FILLS, *kinks))
     entropy = plans.derive(salt, draw(st.integers(0, 29)), draw(st.integers(0, 29)))
     table: tuple[int, ...] = ()

@@ -50,7 +50,7 @@ def test_shard(
     broken = [
         f
         for f in result.findings.values()
-        if BY_ID[f.clause].level_for(observer.claimed.loss) == "must"
+        if BY_ID[f.clause].level_for(observer.claimed.specification) == "must"
         and f.status in BROKEN_STATUSES
         and not any(w.covers(f.clause, f.dtype) for w in waivers)  # the verdict decides on these
     ]

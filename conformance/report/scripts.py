@@ -355,11 +355,13 @@ def _experiment(target: Claimed, failure: Failure, device: str, seed: int) -> st
     protocols = _protocols(bundle)
     name, claims = bundle.name(*experiment), f"frozenset({sorted(target.claims)!r})"
     domain = "" if target.domain == FULL else f", domain={target.domain!r}"
+    own = ("loss_of", "parameters", "function", "refused")
+    rest = domain + "".join(f", {name}={getattr(target, name)!r}" for name in own)
     named = ", ".join(f"{known!r}: {bundle.name(*at)}" for known, at in protocols.items())
     options = f"dtype=torch.{failure.dtype}" + ("" if device == "cpu" else f", device={device!r}")
     statements = [
         f"claimed = Claimed({target.name!r}, {claims}, {target.reductions!r}, {target.dtypes!r}"
-        f"{domain})",
+        f"{rest if target.loss_of != 'mse' else domain})",
         f"protocols = {{{named}}}",
         f"observer = Observer(Kit(target, {device!r}), claimed, protocols)",
         f"formula = {bundle.name(formula, 'FORMULA')}",

@@ -87,7 +87,7 @@ def conclude(
         environment=_environment(session.observer.environment),
         commit=revision(),
         domain=target.domain.words(),
-        spec=target.loss.title,
+        spec=target.specification.title,
         created=now(),
         commitment=commitment,
         isolation=session.observer.isolation,
@@ -143,7 +143,7 @@ def _row(
     if finding is not None:
         return ClauseResult(
             clause.id,
-            clause.level_for(session.target.loss),
+            clause.level_for(session.target.specification),
             finding.status,
             dtype,
             examples if finding.status == "unavailable" else max(examples, 1),
@@ -158,7 +158,7 @@ def _row(
         worst = total.worst.get(row)
         return ClauseResult(
             clause.id,
-            clause.level_for(session.target.loss),
+            clause.level_for(session.target.specification),
             "pass",
             dtype,
             examples,
@@ -172,5 +172,5 @@ def _row(
         status = "not_in_profile"
     else:  # of a part of all inputs not every clause speaks
         status = "unavailable" if session.target.domain == FULL else "unclaimed"
-    level = clause.level_for(session.target.loss)
+    level = clause.level_for(session.target.specification)
     return ClauseResult(clause.id, level, status, dtype, self_reported=clause.self_reported)

@@ -56,7 +56,7 @@ def _plainly(session: Session, finding: Finding) -> bool:
 
 def _holds(session: Session, asked: tuple[Question, ...], finding: Finding) -> bool:
     """Whether the clause holds where the calls that these questions are about are torch's own."""
-    function = session.target.loss.function
+    function = session.target.function
     with session.observer.standing_in([question.to_json(function) for question in asked]):
         if finding.case is not None:
             judgement = session.run(finding.case)

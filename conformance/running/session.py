@@ -209,11 +209,11 @@ class Session:
 
     def level(self, clause: str) -> str:
         """Of a clause, for the loss that is judged."""
-        return BY_ID[clause].level_for(self.target.loss)
+        return BY_ID[clause].level_for(self.target.specification)
 
     def bench(self, clause: str, dtype: str) -> Bench:
         """For the experiment of a clause."""
-        formula = self.target.loss.formula
+        formula = self.target.specification.formula
         return Bench(self.observer, dtype, self.seed, formula, f"{EXPERIMENT}{clause} {dtype}")
 
     def limited(self, clause: str) -> contextlib.AbstractContextManager[None]:

@@ -22,6 +22,7 @@ from conformance.running.shards import fixed_cases, plan
 from targets import Target
 from targets.builtin import BUILTIN
 from tests.mutants import MUTANTS
+from tests.sessions import claimed
 
 Pair = tuple[Case, Observation]
 QUICK = PROFILES["quick"]
@@ -34,8 +35,8 @@ def observed(target: Target, cases: Sequence[Case]) -> list[Pair]:
 
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
-    shards = [shard for shard in plan(BUILTIN, QUICK) if shard.phase in FIXED]
-    return [case for shard in shards for case in fixed_cases(BUILTIN, QUICK, 3, shard)]
+    shards = [shard for shard in plan(claimed(BUILTIN), QUICK) if shard.phase in FIXED]
+    return [case for shard in shards for case in fixed_cases(claimed(BUILTIN), QUICK, 3, shard)]
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,14 @@ from conformance.running.observers import InProcess
 from conformance.running.shards import Shard, fixed_cases
 from reference.enclosure import PermittedSet
 from targets.builtin import BUILTIN
+from tests.sessions import claimed
 
 Pair = tuple[Case, Observation]
 
 
 @pytest.fixture(scope="module")
 def pairs() -> list[Pair]:
-    cases = fixed_cases(BUILTIN, PROFILES["quick"], 0, Shard("pairs", 0))
+    cases = fixed_cases(claimed(BUILTIN), PROFILES["quick"], 0, Shard("pairs", 0))
     return list(zip(cases, InProcess(BUILTIN, "cpu").observe(cases), strict=True))
 
 
@@ -194,8 +195,9 @@ from conformance.cases.profiles import PROFILES
 from conformance.judging.cache import Memory
 from conformance.judging.looks import Look, joined, permitted_sets
 from targets.builtin import BUILTIN
+from tests.sessions import claimed
 
-cases = fixed_cases(BUILTIN, PROFILES["quick"], 0, Shard("pairs", 0))
+cases = fixed_cases(claimed(BUILTIN), PROFILES["quick"], 0, Shard("pairs", 0))
 looks = [Look(case, case.dtype) for case in cases]
 sets = [joined(parts) for parts in permitted_sets(looks)]
 with Memory(Path(sys.argv[1])) as memory:

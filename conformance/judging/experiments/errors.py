@@ -50,14 +50,13 @@ def _reduction(bench: Bench) -> Messages:
 def _parameter(bench: Bench) -> Messages:
     """Those that torch refuses; each in turn with a reduction and operands that do not need it."""
     x, y = bench.tensor((3,), 1).leaf(), bench.tensor((3,), 2)
-    for parameter in bench.target.loss.parameters:
-        if parameter.name in bench.target.parameters:
-            for value, reduction in itertools.product(parameter.refused, bench.reductions):
-                given = {"name": parameter.name, "value": repr(value), "reduction": reduction}
-                seen = bench.ask("plain.with_parameter", x=x, y=y, **given)
-                if "got" in seen:
-                    what = f"{parameter.name}={value!r} gave {brief(seen['got'])}"
-                    yield f"{what} instead of an error ({reduction})"
+    for (name, value), reduction in itertools.product(bench.target.refused, bench.reductions):
+        if name in bench.target.parameters:
+            given = {"name": name, "value": repr(value), "reduction": reduction}
+            seen = bench.ask("plain.with_parameter", x=x, y=y, **given)
+            if "got" in seen:
+                what = f"{name}={value!r} gave {brief(seen['got'])}"
+                yield f"{what} instead of an error ({reduction})"
 
 
 @experiment("errors.operands")

@@ -124,7 +124,7 @@ def _time(bench: Bench) -> Messages:
     """By ratios in one run: to the builtin's time, and to that of a smaller size."""
     reduction = bench.reductions[-1]
     what = {"dtype": bench.dtype, "reduction": reduction, "patience": PATIENCE}
-    torchs = bench.target.loss.function
+    torchs = bench.target.function
     seen = bench.ask("resources.seconds", sizes=list(SIZES), torchs=torchs, **what)
     if seen.flag("interpreted"):
         return
