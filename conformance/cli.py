@@ -25,9 +25,8 @@ from conformance.running import sandbox
 from conformance.running.choosing import only_file
 from conformance.running.hosting import Hosting, Refused
 from conformance.running.options import UsageError, check_profile
-from conformance.running.starter import place_of, starter
+from conformance.running.starter import Tried, place_of, starter
 from conformance.running.supervisor import Run, WorkerLost
-from conformance.running.trying import Tried
 from conformance.verdict.commitment import Secret
 from conformance.verdict.configuration import ConfigurationError, find, parse_text, read
 from conformance.verdict.gate import compare, parse_policy, rule, uncovered

@@ -130,7 +130,7 @@ CRASHES = {
 }
 
 
-@only(["segfault", "hang"], "kind", CRASHES)
+@only(["segfault"], "kind", CRASHES)
 def test_a_call_that_ends_its_process_is_a_finding_and_the_rest_is_judged(
     kind: str, tmp_path: Path
 ) -> None:

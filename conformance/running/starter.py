@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import re
 import textwrap
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from conformance.running.options import UsageError
-from conformance.running.trying import Tried
 from targets.target import DROP_IN, DTYPES, REDUCTIONS
 
 NAME = "conformance_target.py"  # not conformance.py: that would hide the package of this name
 LONGEST = 60  # characters of a reason
+
+
+@dataclass
+class Tried:
+    """What was seen to work. ``dropped``: what is not claimed, and why; ``wrong``: what is claimed
+    though its result was wrong, or could not be found out here."""
+
+    reductions: list[str] = field(default_factory=list)
+    dtypes: list[str] = field(default_factory=list)
+    claims: list[str] = field(default_factory=list)
+    dropped: dict[str, str] = field(default_factory=dict)
+    wrong: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return vars(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Tried:
+        return cls(**data)
 
 
 def place_of(source: str) -> tuple[Path, str, str]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from conformance.cases.case import FLOAT_DTYPES, Case
 from conformance.cases.plans import plain, with_dtypes, with_needs, with_shapes
@@ -18,6 +16,7 @@ from conformance.judging.evidence import BadEvidence
 from conformance.judging.experiments import run_experiment
 from conformance.judging.observer import Lost, Unavailable
 from conformance.running.session import Session
+from conformance.running.starter import Tried
 
 # The experiments that a claim is tried with, in the order in which they are tried. What costs more
 # comes later, and only where what it rests on was seen to work.
@@ -39,25 +38,6 @@ PROPERTIES = ("deterministic",)  # a loss that has it not is right without it
 
 
 Way = Callable[..., None]  # of the session, what was found, and the claim
-
-
-@dataclass
-class Tried:
-    """What was seen to work. ``dropped``: what is not claimed, and why; ``wrong``: what is claimed
-    though its result was wrong, or could not be found out here."""
-
-    reductions: list[str] = field(default_factory=list)
-    dtypes: list[str] = field(default_factory=list)
-    claims: list[str] = field(default_factory=list)
-    dropped: dict[str, str] = field(default_factory=dict)
-    wrong: dict[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        return vars(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Tried:
-        return cls(**data)
 
 
 def tried(session: Session) -> Tried:

@@ -10,7 +10,6 @@ import torch
 from targets.cuda.build import SOURCE
 from tests.mutants import CUDA_MUTANTS, Mutant
 from tests.mutants.mutant import right
-from tests.sampling import every
 from tests.targets.test_compiled import (
     CUDA_DEFECTS,
     check,
@@ -72,7 +71,8 @@ def test_a_broken_kernel_is_rejected_on_the_gpu(defect: str, tmp_path: Path) -> 
 
 @needs_nvcc
 @needs_gxx
-@every(9, "defect", GPU_DEFECTS)
+@pytest.mark.full
+@pytest.mark.parametrize("defect", GPU_DEFECTS)
 def test_a_broken_kernel_compiles(defect: str, tmp_path: Path) -> None:
     compile_for_gpu(edited(SOURCE, GPU_DEFECTS[defect][0], tmp_path))
 

@@ -28,6 +28,7 @@ from conformance.report import terminal
 from conformance.report.progress import Progress, share
 from conformance.report.text import DTYPES, SCREEN, plain, render, report
 from conformance.verdict.verdict import unfinished
+from tests.sampling import only
 
 Json = dict[str, Any]
 
@@ -86,7 +87,7 @@ def normalised(text: str) -> str:
     return text.replace("\x1b", "␛").replace("\r\n", "\n")
 
 
-@pytest.mark.parametrize("name", RUNS)
+@only(["failure", "incomplete", "crash"], "name", RUNS)
 def test_piped(name: str, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     done = subprocess.run(
         command(tmp_path, name, "--report", "out"),

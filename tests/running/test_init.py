@@ -8,8 +8,8 @@ import pytest
 
 from conformance.running.choosing import only_file
 from conformance.running.options import UsageError
-from conformance.running.starter import NAME, place_of, starter
-from conformance.running.trying import Tried, tried
+from conformance.running.starter import NAME, Tried, place_of, starter
+from conformance.running.trying import tried
 from targets import DROP_IN, Target, resolve
 from tests.command import inside
 from tests.mutants.mutant import right

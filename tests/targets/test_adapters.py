@@ -8,16 +8,23 @@ from collections.abc import Iterator
 import torch
 
 from conformance import judge
+from conformance.cases.profiles import PROFILES
+from conformance.judging.findings import merged
+from conformance.running.run import run_shard
+from conformance.running.shards import plan
 from targets import Target
 from targets.adapters import from_aten, overriding
+from tests.sessions import session_on
 
 aten = torch.ops.aten
 
 
 def broken(target: Target) -> set[str]:
-    """The clauses that ``target`` breaks."""
-    verdict = judge(target, profile="quick")
-    return {result.id for result in verdict.clauses if result.status == "fail"}
+    """The clauses of value and gradient that plain examples show ``target`` to break."""
+    session, profile = session_on(target, selected="value.*,gradient.*"), PROFILES["quick"]
+    shards = [shard for shard in plan(session.target, profile) if shard.phase == "examples"]
+    found = merged(run_shard(session, shard, profile) for shard in shards).findings.values()
+    return {finding.clause for finding in found if finding.status == "fail"}
 
 
 def test_the_builtin_pair_conforms() -> None:

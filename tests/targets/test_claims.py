@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import Tensor
 
 from conformance import judge
 from targets import DROP_IN, Target
+from tests.sampling import every
 
 
 def loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
@@ -18,7 +18,8 @@ def for_input_alone(input: Tensor, target: Tensor, reduction: str = "mean") -> T
     return loss(input, target.detach(), reduction)
 
 
-@pytest.mark.parametrize(
+@every(
+    2,
     "target",
     [
         Target("nothing", for_input_alone, claims=frozenset(), dtypes=("float32",)),

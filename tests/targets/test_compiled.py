@@ -190,7 +190,8 @@ def test_the_cuda_source_conforms_on_the_host(tmp_path: Path) -> None:
 
 
 @needs_gxx
-@only(["lost tail"], "defect", CUDA_DEFECTS)
+@pytest.mark.full
+@pytest.mark.parametrize("defect", CUDA_DEFECTS)
 def test_a_broken_cuda_kernel_is_rejected(defect: str, tmp_path: Path) -> None:
     source = edited(CUDA, CUDA_DEFECTS[defect], tmp_path)
     result = check(written(tmp_path, EMULATED.format(source=str(source))), "--clause", KERNEL)
@@ -205,7 +206,8 @@ def test_the_cpp_target_conforms() -> None:
 
 
 @needs_ninja
-@only(["lost tail"], "defect", CPP_DEFECTS)
+@pytest.mark.full
+@pytest.mark.parametrize("defect", CPP_DEFECTS)
 def test_a_broken_cpp_kernel_is_rejected(defect: str, tmp_path: Path) -> None:
     source = edited(CPP, CPP_DEFECTS[defect], tmp_path)
     result = check(written(tmp_path, OPERATOR.format(source=str(source))), "--clause", KERNEL)
@@ -237,7 +239,8 @@ def test_broken_variants_are_cuda_too(defect: str, tmp_path: Path) -> None:
 
 
 @needs_triton
-@only(["fp32"], "dtype", ["fp64", "fp32", "fp16", "bf16"])
+@pytest.mark.full
+@pytest.mark.parametrize("dtype", ["fp64", "fp32", "fp16", "bf16"])
 def test_the_triton_kernels_compile_for_a_gpu(dtype: str) -> None:
     """The interpreter runs what the compiler refuses: here each kernel is compiled."""
     code = COMPILED_TRITON.format(dtype=dtype, wide="fp64" if dtype == "fp64" else "fp32")
