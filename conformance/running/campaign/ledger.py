@@ -145,8 +145,13 @@ class Ledger:
         now = time.time()
         with self._transaction():
             for kernel in kernels:
-                text = zlib.compress(kernel.text.encode("utf-8", "surrogateescape"))
-                row = (kernel.digest, text, kernel.path, kernel.attribute, now)
+                row = (
+                    kernel.digest,
+                    zlib.compress(kernel.data),
+                    kernel.path,
+                    kernel.attribute,
+                    now,
+                )
                 self._file.execute("insert or ignore into kernels values (?, ?, ?, ?, ?)", row)
                 names = (kernel.name, kernel.digest)
                 self._file.execute("insert or replace into names values (?, ?)", names)
@@ -185,7 +190,8 @@ class Ledger:
         rows += [(stage, answer.outcome, answer.seconds, blob) for stage in stages]
         with self._transaction():
             fresh = 0
-            for stage, outcome, seconds, kept in rows:
+            for stage, told_of, seconds, kept in rows:
+                outcome = told_of.printable()
                 found = json.dumps({"case": outcome.case, "script": outcome.script})
                 told = [outcome.outcome, outcome.reason, outcome.clause, outcome.dtype]
                 told += [outcome.message, outcome.cause, outcome.explanation]
