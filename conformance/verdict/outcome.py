@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from conformance.clauses import BY_ID, CLAUSES
@@ -51,6 +51,15 @@ class Outcome:
     def correct(self) -> int | None:
         """1 or 0; None where nothing was found out."""
         return {CONFORMS: 1, BROKEN: 0}.get(self.outcome)
+
+    def printable(self) -> Outcome:
+        """Without halves of characters: what a target said may be no text."""
+        texts: Json = {
+            name: value.encode("utf-8", "replace").decode()
+            for name, value in vars(self).items()
+            if isinstance(value, str)
+        }
+        return replace(self, **texts)
 
     def to_json(self) -> Json:
         return asdict(self)

@@ -113,7 +113,7 @@ class Workplace:
         if not known:
             paths.append(str(path.parent))
             path = scratch / path.name
-            path.write_bytes(kernel.text.encode("utf-8", "surrogateescape"))
+            path.write_bytes(kernel.data)
         named = f"{path}:{kernel.attribute}" if kernel.attribute else str(path)
         return dataclasses.replace(self._hosting, target=named, paths=tuple(paths))
 

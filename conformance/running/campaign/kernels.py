@@ -33,7 +33,12 @@ class Kernel:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the text and of what is meant in it: the same under another name is known."""
-        return digest_of(self.text.encode(), self.attribute)
+        return digest_of(self.data, self.attribute)
+
+    @property
+    def data(self) -> bytes:
+        """The file, byte by byte."""
+        return self.text.encode("utf-8", "surrogateescape")
 
     @property
     def target(self) -> str:
@@ -105,7 +110,8 @@ def _list(source: Path) -> Iterator[Kernel]:
 
 
 def _file(path: Path, name: str, attribute: str) -> Kernel:
-    return Kernel(name, _text(path), str(path.resolve()), attribute)
+    shown = name.encode("utf-8", "backslashreplace").decode()  # it may be no text
+    return Kernel(shown, _text(path), str(path.resolve()), attribute)
 
 
 def _text(path: Path) -> str:
@@ -146,6 +152,10 @@ def _table(source: Path, rows: Iterable[tuple[str, Any]], texts: Path) -> Iterat
         name, text, attribute = (fields.get(k) or "" for k in ("name", "source", "attribute"))
         if not all(isinstance(v, str) for v in (name, text, attribute)) or not (name and text):
             raise UsageError(f'{place}: a kernel has "name" and "source", which are texts')
+        try:
+            f"{name}{text}{attribute}".encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{place}: half a character, which no file can have") from None
         path = texts / f"{_as_file(name)}.py"
         yield Kernel(name, text, str(path.resolve()), attribute)
 
@@ -155,10 +165,9 @@ def written(kernels: Iterable[Kernel], texts: Path) -> None:
     folder = texts.resolve()
     for kernel in kernels:
         path = Path(kernel.path)
-        data = kernel.text.encode("utf-8", "surrogateescape")
-        if path.parent == folder and not (path.is_file() and path.read_bytes() == data):
+        if path.parent == folder and not (path.is_file() and path.read_bytes() == kernel.data):
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            path.write_bytes(kernel.data)
 
 
 def _as_file(name: str) -> str:

@@ -41,7 +41,7 @@ create table if not exists verdicts (
     kernel text not null, spec text not null, suite text not null, stage text not null,
     seed text not null, environment text not null,
     outcome text not null, reason text not null, clause text not null, dtype text not null,
-    message text not null, cause text not null, explanation text not null, found text not null,
+    message text not null, cause text not null, explanation text not null, found blob not null,
     compiling real not null, seconds real not null, ended real not null, worker text not null,
     verdict blob,
     primary key (kernel, spec, suite, stage, seed, environment)
@@ -145,8 +145,13 @@ class Ledger:
         now = time.time()
         with self._transaction():
             for kernel in kernels:
-                text = zlib.compress(kernel.text.encode("utf-8", "surrogateescape"))
-                row = (kernel.digest, text, kernel.path, kernel.attribute, now)
+                row = (
+                    kernel.digest,
+                    zlib.compress(kernel.data),
+                    kernel.path,
+                    kernel.attribute,
+                    now,
+                )
                 self._file.execute("insert or ignore into kernels values (?, ?, ?, ?, ?)", row)
                 names = (kernel.name, kernel.digest)
                 self._file.execute("insert or replace into names values (?, ?)", names)
@@ -185,12 +190,14 @@ class Ledger:
         rows += [(stage, answer.outcome, answer.seconds, blob) for stage in stages]
         with self._transaction():
             fresh = 0
-            for stage, outcome, seconds, kept in rows:
+            for stage, told_of, seconds, kept in rows:
+                outcome = told_of.printable()
                 found = json.dumps({"case": outcome.case, "script": outcome.script})
                 told = [outcome.outcome, outcome.reason, outcome.clause, outcome.dtype]
-                told += [outcome.message, outcome.cause, outcome.explanation, found]
+                told += [outcome.message, outcome.cause, outcome.explanation]
                 times = (answer.compiling, seconds, now, answer.worker)
-                row = (*_place(own, kernel, stage), *told, *times, kept)
+                place = _place(own, kernel, stage)
+                row = (*place, *told, zlib.compress(found.encode()), *times, kept)
                 marks = ", ".join("?" * len(row))
                 done = self._file.execute(f"insert or ignore into verdicts values ({marks})", row)
                 fresh += done.rowcount if stage != COMPILING else 0
@@ -216,7 +223,7 @@ class Ledger:
         for row in self._file.execute(query, _values(own)):
             kernel, stage, *told = row[:9]
             found, *times = row[9:]
-            fields = dict(zip(_TOLD, told, strict=True)) | json.loads(found)
+            fields = dict(zip(_TOLD, told, strict=True)) | json.loads(zlib.decompress(found))
             yield Entry(kernel, stage, Outcome.from_json(fields), *times)
 
     def verdict(self, own: Circumstances, kernel: str, stage: str) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance.running.campaign.kernels import Kernel, read_sources, written
+from conformance.running.campaign.kernels import Kernel, digest_of, read_sources, written
 from conformance.running.options import UsageError
 from tests.running.campaign.samples import RIGHT, folder, wrong
 
@@ -69,6 +69,7 @@ def test_a_parquet_file_is_the_same_table(tmp_path: Path) -> None:
         ("mine.jsonl", '{"name": "a", "source": 1}\n', "which are texts"),
         ("mine.jsonl", "[]\n", "which are texts"),
         ("mine.jsonl", '{"name": \n', "mine.jsonl:1: not JSON"),
+        ("mine.jsonl", '{"name": "a", "source": "\\ud800"}\n', "mine.jsonl:1: half a character"),
         ("mine.parquet", "PAR1", "not a Parquet file"),
         ("mine.csv", "name,source\n", "none of .py"),
         (
@@ -86,6 +87,13 @@ def test_what_is_no_source_is_told_with_its_place(
     (tmp_path / name).write_text(text)
     with pytest.raises(UsageError, match=complaint.replace("(", r"\(")):
         read(tmp_path / name)
+
+
+def test_bytes_that_are_no_text_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_bytes(b"# \xff\n" + RIGHT.encode())
+    found = read(tmp_path / "mine.py")["mine"]
+    assert found.data == (tmp_path / "mine.py").read_bytes()
+    assert found.digest == digest_of(found.data, "")
 
 
 def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
