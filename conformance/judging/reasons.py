@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from conformance.clauses import BY_ID
 from conformance.judging.findings import Finding
 
+TELLING = 4  # words of an exception, and its type, that no two lines of a loss share
 BROKEN = ("fail", "crash", "timeout")
 REDUCTIONS = ("none", "sum", "mean")
 # What a call does beside its numbers.
@@ -276,7 +277,37 @@ def reasons(
     known = [question for question, _ in found if question]
     found += _of_several(known, left, rows, holds, found)
     told = [_reason(question, covered, rows) for question, covered in found]
-    return sorted(told, key=lambda reason: -len(reason.clauses))
+    return _by_exception(sorted(told, key=lambda reason: -len(reason.clauses)), rows)
+
+
+def _by_exception(told: list[Reason], rows: dict[str, list[Finding]]) -> list[Reason]:
+    """Those of whose clauses each raises the very same are one: one line of the loss does so."""
+    first: dict[str, int] = {}
+    found: list[Reason] = []
+    for reason in told:
+        texts = {_exception(f) for clause in reason.clauses for f in rows[clause]}
+        text = texts.pop() if len(texts) == 1 else ""
+        if text and text in first:
+            one = found[first[text]]
+            words = " ".join(filter(None, (one.text, reason.text)))
+            found[first[text]] = Reason(words, one.clauses + reason.clauses, one.when)
+        else:
+            if text:
+                first[text] = len(found)
+            found.append(reason)
+    return [
+        replace(reason, text=reason.text or "It raises the same in all of them.")
+        if len(reason.clauses) > 1
+        else reason
+        for reason in found
+    ]
+
+
+def _exception(finding: Finding) -> str:
+    """What was raised, and says more than its type; without what it was asked for."""
+    _, raised, text = finding.message.partition("raised ")
+    text = text.partition(" (in ")[0]
+    return text if raised and len(text.split()) >= TELLING else ""
 
 
 def _of_several(

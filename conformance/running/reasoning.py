@@ -20,7 +20,7 @@ from conformance.running.losses import Kinds
 from conformance.running.session import LEFT_OUT, Session
 
 OTHERS = 24  # plain cases with other numbers
-REASONING = 30.0  # seconds for all of a target's clauses
+REASONING = 60.0  # seconds for all of a target's clauses
 
 
 def reasoned(session: Session, findings: Iterable[Finding]) -> list[Reason]:

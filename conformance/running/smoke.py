@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from conformance.cases.case import FLOAT_DTYPES, Case
+from conformance.cases.domain import FULL
 from conformance.cases.plans import plain, within
 from conformance.judging.observer import Raised
 from conformance.judging.oracle import permitted_value
+from conformance.running.probing import as_source, likely_domain
 from conformance.running.session import Session
 
 
@@ -17,7 +19,19 @@ def smoke(session: Session) -> list[str]:
     One line for each dtype and reduction, with the likely mistake of the adapter where the result
     tells which one it is.
     """
-    return list(_problems(session))
+    return [*_problems(session), *_narrower(session)]
+
+
+def _narrower(session: Session) -> Iterator[str]:
+    """The domain to claim, where the target seems to take less than it says."""
+    if session.target.domain != FULL:
+        return
+    found = likely_domain(session)
+    if found != FULL:
+        yield (
+            f"it seems to take {found.words()}, and is wrong or raises for other operands: "
+            f"mend that, or say so:\n    from targets import Domain\n    domain={as_source(found)}"
+        )
 
 
 def _problems(session: Session) -> Iterator[str]:

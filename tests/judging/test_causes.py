@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -574,6 +575,13 @@ def test_a_loss_that_has_this_cause_is_told_it(
 def test_every_cause_of_the_list_has_a_loss_and_every_clause_exists() -> None:
     assert {id for id, _, _, _ in BROKEN} == set(CAUSES)
     assert {clause for _, _, clause, _ in BROKEN} <= set(BY_ID)
+
+
+def test_the_page_says_of_each_cause_what_it_predicts() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "causes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+) \|$", text, re.MULTILINE)
+    assert len(rows) == len(CAUSES)
+    assert {id: means.replace("\\|", "|") for id, means, _ in rows} == CAUSES
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,17 @@ def test_what_two_narrower_kinds_explain_is_not_one_wider_one() -> None:
     assert len(explained(found, ("transformed", both))) == 1
 
 
+def test_what_raises_the_very_same_is_one_reason() -> None:
+    text = "raised RuntimeError: view size is not compatible (in modes.autocast: x float32[3])"
+    found = [experiment("transforms.autocast", text), experiment("autograd.forward", text)]
+    (reason,) = reasons(found, REDUCTIONS, lambda asked, finding: False)
+    assert reason.text == "It raises the same in all of them."
+    other = experiment("autograd.forward", "raised RuntimeError: no rule for a tangent of this")
+    assert len(explained([found[0], other])) == 2
+    generic = [experiment(f.clause, "raised NotImplementedError: not yet") for f in found]
+    assert len(explained(generic)) == 2
+
+
 def test_a_reason_says_what_is_so_for_which_calls() -> None:
     found = [of_case("layout.value"), of_case("layout.gradient")]
     (reason,) = reasons(found, REDUCTIONS, lambda asked, finding: True)
