@@ -227,8 +227,18 @@ def _load_file(path: Path) -> ModuleType:
         del sys.modules[name]
         _REGISTRY.targets = known
         raise
-    _REGISTERED_BY[name] = tuple(t for n, t in _REGISTRY.targets.items() if n not in known)
+    shipped = {id(target) for target in _of_shipped()}  # which it may have imported
+    _REGISTERED_BY[name] = tuple(
+        t for n, t in _REGISTRY.targets.items() if n not in known and id(t) not in shipped
+    )
     return module
+
+
+def _of_shipped() -> Iterator[Target]:
+    """What the modules of this package that are loaded have registered."""
+    for module in _shipped():
+        if (loaded := sys.modules.get(f"targets.{module}")) is not None:
+            yield from (v for v in vars(loaded).values() if isinstance(v, Target))
 
 
 @contextlib.contextmanager

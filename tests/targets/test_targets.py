@@ -315,6 +315,15 @@ def test_a_file_with_one_target_needs_no_attribute(tmp_path: Path, text: str) ->
     assert resolve(path).source == path
 
 
+def test_a_target_that_a_file_imports_is_not_its_own(tmp_path: Path) -> None:
+    """Importing a module of this package registers what it holds."""
+    text = "from targets.function import SquaredDifference\n\ndef mine(x, y):\n    return x - y\n"
+    (tmp_path / "mine.py").write_text(text)
+    script = f"from targets import resolve; print(resolve({str(tmp_path / 'mine.py')!r}).name)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == ("mine", 0), done.stderr
+
+
 def test_a_file_with_several_targets_asks_which(tmp_path: Path) -> None:
     path = write(tmp_path, DEFINES + "a = Target('a', f)\nb = Target('b', f)\n")
     with pytest.raises(

@@ -64,6 +64,7 @@ def processes() -> set[int]:
     return {int(path.name) for path in Path("/proc").glob("[0-9]*")}
 
 
+@pytest.mark.full
 def test_bad_kernels_are_findings_of_their_own_and_stop_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def _has(pid: int, text: str) -> bool:
         return False
 
 
+@pytest.mark.full
 def test_a_verdict_is_that_of_check(tmp_path: Path) -> None:
     texts = {"right": RIGHT, "halves": wrong(0.5)}
     source = folder(tmp_path / "kernels", texts)
@@ -125,6 +127,7 @@ def _broken(verdict: dict[str, Any]) -> set[tuple[str, str]]:
     return {(r["id"], r["dtype"]) for r in verdict["clauses"] if r["status"] == "fail"}
 
 
+@pytest.mark.full
 def test_the_same_text_is_judged_once_and_a_changed_one_again(tmp_path: Path) -> None:
     source = folder(tmp_path / "kernels", {"a": wrong(2), "b": wrong(2)})
     out = tmp_path / "out"
@@ -135,6 +138,7 @@ def test_the_same_text_is_judged_once_and_a_changed_one_again(tmp_path: Path) ->
     assert run(source, out).done == 1
 
 
+@pytest.mark.full
 def test_what_lies_beside_a_kernel_can_be_imported(tmp_path: Path) -> None:
     source = tmp_path / "mine.txt"
     folder(tmp_path, {"helper": RIGHT, "mine": "from helper import loss as right\nloss = right\n"})

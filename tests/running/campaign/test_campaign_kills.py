@@ -13,9 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from conformance.running.campaign.ledger import Circumstances, Ledger
 from tests.running.campaign.samples import RIGHT, folder, kernel, wrong
 from tests.running.test_kills import alive, until
+
+pytestmark = pytest.mark.full
 
 TEXTS = {f"times-{n}": wrong(n) for n in range(2, 9)} | {
     "ends": kernel("os._exit(3)"),

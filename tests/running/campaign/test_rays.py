@@ -13,6 +13,8 @@ import pytest
 
 from tests.running.campaign.samples import RIGHT, folder, kernel, run, wrong
 
+pytestmark = pytest.mark.full
+
 ray = pytest.importorskip("ray")
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
