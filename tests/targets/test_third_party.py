@@ -101,6 +101,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     return Package(tmp_path_factory.mktemp("strange"))
 
 
+@pytest.mark.full
 def test_a_right_loss_is_found_judged_tested_and_accepted(package: Package) -> None:
     package.install()
     listed = package.run("targets")
@@ -144,7 +145,6 @@ def test_a_broken_loss_is_refused_everywhere(package: Package) -> None:
         assert f"FAILED test_strange.py::test_in_one_line[{clause}]" in tested.stdout
 
 
-@pytest.mark.full
 def test_a_waived_clause_is_an_expected_failure(package: Package) -> None:
     """The overflow of a float16 sum, in a package whose own tests read its conformance.toml."""
     source = SOURCE.format(defect="").replace("float32", "float16")
