@@ -101,6 +101,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     return Package(tmp_path_factory.mktemp("strange"))
 
 
+@pytest.mark.full
 def test_a_right_loss_is_found_judged_tested_and_accepted(package: Package) -> None:
     package.install()
     listed = package.run("targets")
@@ -120,6 +121,7 @@ def test_a_right_loss_is_found_judged_tested_and_accepted(package: Package) -> N
     assert "unclaimed" in tested.stdout
 
 
+@pytest.mark.full
 def test_a_broken_loss_is_refused_everywhere(package: Package) -> None:
     package.install()
     judging = ("check", "strange", "--profile", "quick", "--clause", "value.*,gradient.*")
