@@ -9,19 +9,22 @@ import fnmatch
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from conformance.cases.case import FLOAT_DTYPES, promote
 from conformance.cases.claimed import DEVICES, Claimed
 from conformance.cases.domain import FULL
 from conformance.cases.profiles import PROFILE_ORDER
-from reference.losses import Loss
+
+if TYPE_CHECKING:  # with NumPy, which the command line does not need
+    from reference.losses import Loss
 
 TELLING = ("float32", "float64", "bfloat16", "float16")
 NARROW = ("bfloat16", "float16", "float32", "float64")
 WIDER = ("float64", "float32")  # what a pair of different floating dtypes promotes to
 
 
-Where = Callable[[Loss], bool]
+Where = Callable[["Loss"], bool]
 
 
 def anywhere(loss: Loss) -> bool:

@@ -57,7 +57,6 @@ from conformance.verdict.waivers import (
     today,
     written,
 )
-from reference.losses import LOSSES
 from targets.target import near
 
 OK, BROKEN, USAGE, INCOMPLETE = 0, 1, 2, 3
@@ -309,8 +308,11 @@ def _hosting(setting: dict[str, Any], options: argparse.Namespace) -> Hosting:
     if python and not os.access(python, os.X_OK):
         raise UsageError(f"--python {python}: no such interpreter")
     loss = options.loss or ""
-    if loss and loss not in LOSSES:
-        raise UsageError(str(UnknownLoss(loss)))
+    if loss:
+        from reference.losses import LOSSES
+
+        if loss not in LOSSES:
+            raise UsageError(str(UnknownLoss(loss)))
     return Hosting(
         setting["target"],
         setting["device"],
@@ -617,6 +619,8 @@ def _targets(options: argparse.Namespace) -> int:
 
 
 def _losses(options: argparse.Namespace) -> int:
+    from reference.losses import LOSSES
+
     for loss in LOSSES.values():
         taken = ", ".join(f"{p.name}={p.default:g}" for p in loss.parameters)
         print(

@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from targets import Target, resolve
-from tests.mutants.losses import LOSS_MUTANTS, differs
+from tests.mutants.loss_probes import differs
+from tests.mutants.losses import LOSS_MUTANTS
 from tests.mutants.mutant import Mutant
 from tests.right.losses import RIGHT_LOSSES
 

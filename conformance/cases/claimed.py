@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conformance.cases.domain import FULL, Domain
-from reference.losses import LOSSES, Loss
+
+if TYPE_CHECKING:  # with NumPy, which the command line does not need
+    from reference.losses import Loss
 
 DEVICES = ("cpu", "cuda")  # the kinds; a test holds them in step with ``targets``
 
@@ -15,6 +17,8 @@ class UnknownLoss(ValueError):
     """A loss that has no specification. The message is for users."""
 
     def __init__(self, name: str) -> None:
+        from reference.losses import LOSSES
+
         super().__init__(f"unknown loss {name!r}. Known: {', '.join(LOSSES)}")
 
 
@@ -46,6 +50,8 @@ class Claimed:
     @property
     def specification(self) -> Loss:
         """The specification by which it is judged."""
+        from reference.losses import LOSSES
+
         return LOSSES[self.loss_of]
 
     def to_json(self) -> dict[str, Any]:
@@ -59,6 +65,8 @@ class Claimed:
 
         Raises ValueError where ``data`` is none, and UnknownLoss.
         """
+        from reference.losses import LOSSES
+
         lists = ("claims", "reductions", "dtypes", "devices", "parameters")
         texts = ("name", "source", "fingerprint", "script", "loss_of")
         try:

@@ -28,7 +28,6 @@ from conformance.running.hosting import ForkServer, Hosting, Refused, ready
 from conformance.running.neighbours import HOME
 from conformance.verdict.verdict import BROKEN_STATUSES
 from conformance.verdict.waivers import Waiver
-from reference.losses import LOSSES
 
 WORKER = "conformance.running.worker"
 START_LIMIT = 330.0  # seconds for an observer to import torch and the target
@@ -152,7 +151,7 @@ class Run:
     workers: list[Worker] = field(default_factory=list)
     waivers: Sequence[Waiver] = ()
     name: str = ""
-    loss: str = "mse"
+    should: Sequence[str] = ()
     planned: list[list[Any]] = field(default_factory=list)
     done: list[list[Any]] = field(default_factory=list)
     began: float = 0.0
@@ -169,7 +168,8 @@ class Run:
             for result in list(self.results)
             for row in result["findings"]
             if row["status"] in BROKEN_STATUSES
-            and BY_ID[row["clause"]].level_for(LOSSES[self.loss]) == "must"
+            and BY_ID[row["clause"]].level == "must"
+            and row["clause"] not in self.should
             and selects(self.options["clause"], row["clause"])
             and not any(w.covers(row["clause"], row["dtype"]) for w in self.waivers)
         }
@@ -227,7 +227,7 @@ class Run:
                 w for w in self.waivers if w.concerns(name, source, self.options["device"])
             ]
             self.name, self.planned = name, first.hello["shards"]
-            self.loss = first.hello["loss"]
+            self.should = first.hello["should"]
             self.began = time.monotonic()
             tasks: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
             for shard in self.planned:

@@ -50,7 +50,8 @@ def main() -> int:
                 return 0
             desk.observer.open()
             target = desk.observer.claimed
-            told = {"source": target.source, "loss": target.loss_of, "shards": desk.shards()}
+            should = sorted(target.specification.should)
+            told = {"source": target.source, "should": should, "shards": desk.shards()}
             reply({"ready": target.name, **told})
             for line in iter(sys.stdin.readline, ""):
                 task = json.loads(line)

@@ -773,7 +773,12 @@ UNSEEN: tuple[tuple[tuple[str, ...], Loss, str, Case], ...] = (
         "gradient.input",
         with_g(vector("none")),
     ),
-    ((), by(lambda x, y, g, s: s * (x - y) * g**2), "gradient.input", with_g(vector("none"))),
+    (
+        ("repeated_grad_output",),
+        by(lambda x, y, g, s: s * (x - y) * g**2),
+        "gradient.input",
+        with_g(vector("none")),
+    ),
 )
 
 

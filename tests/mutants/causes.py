@@ -38,6 +38,9 @@ LABELS: dict[str, tuple[str, ...]] = {
         "unscaled-in-mode",
     ),
     "mean_of_means": ("mean-of-means",),
+    "missing_scale": ("gradient-without-scale",),
+    "repeated_grad_output": ("grad-output-twice",),
+    "scalar_grad_output": ("grad-output-for-each",),
     "extra_count": (
         "mean-for-sum",
         "needing-reduces-none",

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from targets import Target
+
 from .mutant import (
     Mutant,
     Pair,
@@ -181,7 +183,31 @@ def of_full(g: Tensor) -> Callable[[Callable[..., Any]], Tensor]:
 _LINE = torch.arange(1.0, 7.0)
 
 
+def twice(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Multiplies by grad_output twice."""
+    return right_rule(d, g * g, scale)
+
+
+def for_each(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """Reads a 0-d grad_output as if it had an element for each; past its memory the last stands."""
+    if g.dim() or not d.numel():
+        return right_rule(d, g, scale)
+    behind = g.as_strided((held(g) - g.storage_offset(),), (1,))
+    index = torch.arange(d.numel()).clamp(max=len(behind) - 1)
+    return right_rule(d, behind[index].reshape(d.shape), scale)
+
+
+def wrong_in_a_stack(target: Target) -> bool:
+    """Where the grad_output of a sum is one element of several."""
+    x, y = torch.arange(3.0).requires_grad_(), torch.zeros(3)
+    loss = target.loss(x, y, reduction="sum")
+    (torch.stack([loss, x.sum() * 0]) * torch.tensor([1.0, 5.0])).sum().backward()
+    return x.grad is not None and not torch.equal(x.grad, torch.tensor([0.0, 2.0, 4.0]))
+
+
 GRAD_OUTPUT_MUTANTS: tuple[Mutant, ...] = (
+    mutant("grad-output-twice", by_rule(twice), "grad_output"),
+    mutant("grad-output-for-each", by_rule(for_each), "grad_output", witness=wrong_in_a_stack),
     mutant("ignores-grad-output", by_rule(ignores_grad_output), "grad_output", "gradient"),
     mutant("first-grad-output", by_rule(first_grad_output), "grad_output", "gradient"),
     mutant("mean-grad-output", by_rule(mean_grad_output), "grad_output", "gradient"),

@@ -27,6 +27,11 @@ def no_factor_two(d: Tensor, g: Tensor, scale: float) -> Tensor:
     return right_rule(d, g, scale / 2)
 
 
+def without_scale(d: Tensor, g: Tensor, scale: float) -> Tensor:
+    """(x − y)·grad_output: the factor 2/n is left out."""
+    return right_rule(d, g, 1.0)
+
+
 def unscaled(d: Tensor, g: Tensor, scale: float) -> Tensor:
     """No 1/n in the gradient of the mean."""
     return right_rule(d, g, 2.0)
@@ -227,6 +232,7 @@ def zero_target(d: Tensor, g: Tensor, scale: float) -> Tensor:
 
 GRADIENT_MUTANTS: tuple[Mutant, ...] = (
     mutant("no-factor-two", by_rule(no_factor_two), "gradient"),
+    mutant("gradient-without-scale", by_rule(without_scale), "gradient", reductions=("mean",)),
     mutant("unscaled-gradient", by_rule(unscaled), "gradient", reductions=("mean",)),
     mutant("gradient-divided-always", by_rule(divided_always), "gradient"),
     mutant("gradient-slightly-more", by_rule(slightly_more), "gradient"),

@@ -1,5 +1,5 @@
 """Broken l1, smooth_l1 and huber losses: defects that any loss can have, made for each from one
-source, and those of pieces, kinks and parameters.
+source, and those of parameters; those of pieces and kinks are in ``pieces.py``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from targets import Target
 from targets.operands import check_reduction, prepare
-from tests.right.losses import NAMES, TERMS, TORCH, ByHand, named, slope
+from tests.right.losses import NAMES, TORCH, ByHand, named, slope
 
+from .loss_probes import differs
 from .mutant import Mutant, memory, reduce
+from .pieces import L1_TERMS, PIECE_RULES, PIECES, clipped_at_one
 
 # Values, gradients and shapes in eager mode, so that none is rejected for what it does not claim.
 EAGER = frozenset({"broadcast", "empty", "target_gradient"})
@@ -172,175 +173,6 @@ RULES: tuple[Rule, ...] = (
     detached_where_small,
 )
 
-# --- pieces and kinks: terms, differentiated by autograd unless a rule is given
-
-
-def tie_up(d: Tensor) -> Tensor:
-    """At a tie the slope is 1."""
-    return torch.where(d >= 0, d, -d)
-
-
-def tie_down(d: Tensor) -> Tensor:
-    """At a tie the slope is −1."""
-    return torch.where(d > 0, d, -d)
-
-
-def root_of_square(d: Tensor) -> Tensor:
-    """√(d²): at a tie the gradient is NaN, and squares overflow."""
-    return d.square().sqrt()
-
-
-def root_of_more(d: Tensor) -> Tensor:
-    """√(d² + 10⁻⁶) is never 0."""
-    return (d.square() + 1e-6).sqrt()
-
-
-def signed(d: Tensor) -> Tensor:
-    """The difference itself."""
-    return d
-
-
-def squared(d: Tensor) -> Tensor:
-    """mse in its place."""
-    return d.square()
-
-
-def one_sided(d: Tensor) -> Tensor:
-    """max(d, 0)."""
-    return F.relu(d)
-
-
-def smooth_near_zero(d: Tensor) -> Tensor:
-    """Rounded off below 1/64."""
-    size = d.abs()
-    return torch.where(size < 2**-6, size.square() * 2**5 + 2**-7, size)
-
-
-L1_TERMS = (
-    tie_up,
-    tie_down,
-    root_of_square,
-    root_of_more,
-    signed,
-    squared,
-    one_sided,
-    smooth_near_zero,
-)
-
-
-def signed_threshold(d: Tensor, limit: float) -> Tensor:
-    """The threshold is on the signed difference: what is far below counts as near."""
-    return torch.where(d < limit, d * d / 2, limit * (d.abs() - limit / 2))
-
-
-def no_offset(d: Tensor, limit: float) -> Tensor:
-    """The linear piece does not meet the other one."""
-    return torch.where(d.abs() <= limit, d * d / 2, limit * d.abs())
-
-
-def no_half(d: Tensor, limit: float) -> Tensor:
-    """d² for d²/2 inside."""
-    return torch.where(d.abs() <= limit, d * d, limit * (d.abs() - limit / 2))
-
-
-def threshold_one(d: Tensor, limit: float) -> Tensor:
-    """The threshold is 1, whatever the parameter."""
-    return torch.where(d.abs() <= 1, d * d / 2, limit * (d.abs() - limit / 2))
-
-
-def threshold_squared(d: Tensor, limit: float) -> Tensor:
-    """d² is compared with the parameter."""
-    return torch.where(d * d <= limit, d * d / 2, limit * (d.abs() - limit / 2))
-
-
-def quadratic_everywhere(d: Tensor, limit: float) -> Tensor:
-    """Never leaves the quadratic piece."""
-    return d * d / 2
-
-
-def linear_everywhere(d: Tensor, limit: float) -> Tensor:
-    """Knows the linear piece alone."""
-    return limit * (d.abs() - limit / 2)
-
-
-def truncated(d: Tensor, limit: float) -> Tensor:
-    """The parameter is an integer."""
-    whole = float(max(int(limit), 1)) if math.isfinite(limit) else limit
-    return TERMS["huber"](d, whole)
-
-
-def log_cosh(d: Tensor, limit: float) -> Tensor:
-    """log cosh d, which is near it."""
-    return d.abs() + F.softplus(-2 * d.abs()) - math.log(2.0)
-
-
-def pseudo(d: Tensor, limit: float) -> Tensor:
-    """δ²·(√(1 + (d/δ)²) − 1), the pseudo-Huber loss."""
-    return limit**2 * ((1 + (d / limit).square()).sqrt() - 1)
-
-
-def squares_clipped(d: Tensor, limit: float) -> Tensor:
-    """The square of the clipped difference: constant beyond."""
-    return d.clamp(-limit, limit).square() / 2
-
-
-def strict_zero(d: Tensor, limit: float) -> Tensor:
-    """On the kink the value is 0."""
-    linear = limit * (d.abs() - limit / 2)
-    return torch.where(d.abs() < limit, d * d / 2, torch.where(d.abs() > limit, linear, 0 * d))
-
-
-def far_lost(d: Tensor, limit: float) -> Tensor:
-    """From 16 times the threshold on it is constant, as an outlier is left out."""
-    return TERMS["huber"](d.clamp(-16 * limit, 16 * limit), limit)
-
-
-PIECES = (
-    signed_threshold,
-    no_offset,
-    no_half,
-    threshold_one,
-    threshold_squared,
-    quadratic_everywhere,
-    linear_everywhere,
-    truncated,
-    log_cosh,
-    pseudo,
-    squares_clipped,
-    strict_zero,
-    far_lost,
-)
-
-
-def kink_slope_lost(loss: str, d: Tensor, g: Tensor, limit: float) -> Tensor:
-    """On the kink there is no gradient: neither comparison holds."""
-    return torch.where(d.abs() == limit, torch.zeros_like(d), slope(loss, d, limit) * g)
-
-
-def clipped_at_one(loss: str, d: Tensor, g: Tensor, limit: float) -> Tensor:
-    """Clipped at 1, whatever the parameter."""
-    return d.clamp(-1, 1) * g
-
-
-def other_branch(loss: str, d: Tensor, g: Tensor, limit: float) -> Tensor:
-    """The gradient of the wrong piece for what lies beyond twice the threshold."""
-    inside = d if loss == "huber" else d / limit
-    return torch.where(d.abs() > 2 * limit, inside, slope(loss, d, limit)) * g
-
-
-def signed_slope(loss: str, d: Tensor, g: Tensor, limit: float) -> Tensor:
-    """The threshold is on the signed difference in backward alone."""
-    inside = d if loss == "huber" else d / limit
-    return torch.where(d < limit, inside, slope(loss, d, limit)) * g
-
-
-def default_slope(loss: str, d: Tensor, g: Tensor, limit: float) -> Tensor:
-    """Backward is not handed the parameter."""
-    return slope(loss, d, 1.0) * g
-
-
-PIECE_RULES = (kink_slope_lost, clipped_at_one, other_branch, signed_slope, default_slope)
-
 # --- parameters
 
 
@@ -387,13 +219,12 @@ LIMITS: tuple[Value, ...] = (ignored, swapped, unchecked, zero_clamped, infinity
 # --- the bank
 
 
-def _mutant(loss: str, name: str, function: Loss, families: tuple[str, ...], doc: str) -> Mutant:
-    name = f"{loss}-{name.replace('_', '-')}"
-    own = NAMES[loss]
+def _of_loss(loss: str, idea: Any, function: Loss, *families: str, prefix: str = "") -> Mutant:
+    """A mutant named for its idea, whose docstring says it."""
+    own, what = NAMES[loss], (idea.__doc__ or "").partition("\n")[0]
+    name = f"{loss}-{prefix}{idea.__name__.lower().strip('_').replace('_', '-')}"
     parameters = () if own is None else (own,)
-    target = Target(
-        name, function, EAGER, summary=doc.partition("\n")[0], loss_of=loss, parameters=parameters
-    )
+    target = Target(name, function, EAGER, summary=what, loss_of=loss, parameters=parameters)
     return Mutant(target, frozenset(families), differs)
 
 
@@ -437,107 +268,27 @@ def _of_rule(loss: str, rule: Rule) -> Loss:
     return _valued(loss, value)
 
 
+PIECEWISE = ("smooth_l1", "huber")
+
+
 def _every() -> Iterator[Mutant]:
     for loss in NAMES:
         for value, families in VALUES:
-            yield _mutant(loss, value.__name__, _valued(loss, value), families, value.__doc__ or "")
+            yield _of_loss(loss, value, _valued(loss, value), *families)
         for rule in RULES:
-            yield _mutant(
-                loss, rule.__name__, _of_rule(loss, rule), ("gradient",), rule.__doc__ or ""
-            )
+            yield _of_loss(loss, rule, _of_rule(loss, rule), "gradient")
     for term in L1_TERMS:
-        yield _mutant(
-            "l1", term.__name__, _of_term("l1", term), ("value", "gradient"), term.__doc__ or ""
-        )
-    for loss, piece in itertools.product(("smooth_l1", "huber"), PIECES):
-        families = ("value", "gradient")
-        yield _mutant(loss, piece.__name__, _of_term(loss, piece), families, piece.__doc__ or "")
-    for loss, rule in itertools.product(("smooth_l1", "huber"), PIECE_RULES):
-        if (loss, rule) != ("smooth_l1", clipped_at_one):
-            yield _mutant(
-                loss, rule.__name__, _of_rule(loss, rule), ("gradient",), rule.__doc__ or ""
-            )
-    for loss, value in itertools.product(("smooth_l1", "huber"), LIMITS):
+        yield _of_loss("l1", term, _of_term("l1", term), "value", "gradient")
+    for loss, piece in itertools.product(PIECEWISE, PIECES):
+        yield _of_loss(loss, piece, _of_term(loss, piece), "value", "gradient")
+    for loss, rule in itertools.product(PIECEWISE, PIECE_RULES):
+        if (loss, rule) != ("smooth_l1", clipped_at_one):  # there it is right
+            yield _of_loss(loss, rule, _of_rule(loss, rule), "gradient")
+    for loss, limit in itertools.product(PIECEWISE, LIMITS):
         families = ("value", "gradient", "errors")
-        yield _mutant(
-            loss, f"limit-{value.__name__}", _valued(loss, value), families, value.__doc__ or ""
-        )
-    for loss in ("smooth_l1", "huber"):
-        yield _mutant(
-            loss, "limit-of-first-call", _valued(loss, _First()), ("value",), _First.__doc__ or ""
-        )
-
-
-# --- that each is wrong, beside torch's own
-
-
-def _outcome(function: Any, x: Tensor, y: Tensor, g: Tensor, **given: Any) -> list[Tensor | None]:
-    """The value and both gradients."""
-    a, b = (
-        t.detach().as_strided(t.shape, t.stride()).requires_grad_(t.requires_grad) for t in (x, y)
-    )
-    result = function(a, b, **given)
-    needed = [t for t in (a, b) if t.requires_grad]
-    by = g.expand(result.shape).to(result.dtype) if g.dim() <= result.dim() else g.sum()
-    return [result, *torch.autograd.grad(result, needed, by, allow_unused=True)]
-
-
-def _probes() -> Iterator[tuple[Tensor, Tensor]]:
-    torch.manual_seed(3)
-    on_kinks = torch.tensor([0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -3.0, 0.1, -0.1, 100.0, 0.001, -20.0])
-    yield on_kinks, torch.zeros(12)
-    yield torch.randn(4, 5) * 3, torch.randn(4, 5)
-    yield (torch.randn(5, 4) * 3).t(), torch.randn(4, 5)
-    yield torch.randn(2, 3), torch.randn(3)
-    yield torch.tensor([1.0, math.nan, 2.0]), torch.zeros(3)
-    yield torch.randn(1500), torch.randn(1500)
-    yield torch.full((16,), 1e4).half(), torch.zeros(16).half()
-
-
-def differs(target: Target) -> bool:
-    """Whether it is not torch's own, coarsely: an error, a dtype, or a number."""
-    own = NAMES[target.loss_of]
-    limits = [None] if own is None else [None, 0.5, 3.0, 0.01, math.inf, -1.0]
-    for (x, y), reduction, limit in itertools.product(_probes(), ("none", "sum", "mean"), limits):
-        given: dict[str, Any] = {"reduction": reduction} | ({str(own): limit} if limit else {})
-        for needs in ((True, True), (False, True)):
-            a, b = (t.detach().requires_grad_(n) for t, n in zip((x, y), needs, strict=True))
-            g = torch.linspace(0.5, 2, max(x.numel(), 1), dtype=x.dtype).reshape(x.shape)
-            if x.shape != y.shape or reduction != "none":
-                g = torch.tensor(0.75, dtype=x.dtype)
-            if limit == math.inf and not (x.isfinite().all() and x.abs().max() < 1e3):
-                continue  # where infinity is free
-            seen = [_or_error(f, a, b, g, **given) for f in (target.loss, TORCH[target.loss_of])]
-            if x.isnan().any():  # of which the gradient is free
-                seen = [one and one[:1] for one in seen]
-            if not _same(*seen):
-                return True
-    return False
-
-
-def _or_error(function: Any, *operands: Tensor, **given: Any) -> list[Tensor | None] | None:
-    try:
-        return _outcome(function, *operands, **given)
-    except (ValueError, RuntimeError):
-        return None
-
-
-def _same(one: list[Tensor | None] | None, other: list[Tensor | None] | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    for a, b in zip(one, other, strict=True):
-        if a is None or b is None:
-            if a is not b:
-                return False
-        elif (
-            a.dtype != b.dtype
-            or a.shape != b.shape
-            or not torch.allclose(
-                a, b, 1e-2 if a.dtype == torch.half else 1e-4, 1e-6, equal_nan=True
-            )
-        ):
-            return False
-    return True
+        yield _of_loss(loss, limit, _valued(loss, limit), *families, prefix="limit-")
+    for loss in PIECEWISE:
+        yield _of_loss(loss, _First, _valued(loss, _First()), "value", prefix="limit-of-")
 
 
 LOSS_MUTANTS: tuple[Mutant, ...] = tuple(_every())
