@@ -366,13 +366,19 @@ class _FirstBackward(torch.autograd.Function):
 
 
 class _Copied(torch.autograd.Function):
-    """A copy, whose gradient is one, too."""
+    """A copy that lies in memory as it does, and whose gradient is a copy, too."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(tensor: Tensor) -> Tensor:
-        return tensor.clone()
+        if tensor.is_contiguous() or torch.compiler.is_compiling() or tensor.is_meta:
+            return tensor.clone()
+        storage: Any = tensor.untyped_storage()
+        memory, form = storage.clone(), (tensor.shape, tensor.stride())
+        return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(
+            memory, tensor.storage_offset(), *form
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
