@@ -172,10 +172,9 @@ def kept_after_backward(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Ev
     enabled = gc.isenabled()
     gc.disable()
     try:
-        result, forgotten = _walked(kit, x, y, reduction)
+        _result, forgotten = _walked(kit, x, y, reduction)  # which lives until the end of this
         return {"names": [name for name, ref in forgotten if ref() is not None]}
     finally:
-        del result
         if enabled:
             gc.enable()
 
@@ -205,13 +204,15 @@ def pages_of_results(
     y = torch.zeros_like(x, requires_grad=False)
     results, grown, seconds = list[Tensor](), list[int](), 0.0
     while len(grown) <= rounds:
+        _trim()
         before, began = _resident(kit.device), time.monotonic()
         for _ in range(calls):
             result = kit.loss(x, y, reduction)
             torch.autograd.grad(result, x, torch.ones_like(result))
             results.append(result)
-        grown.append(_resident(kit.device) - before)
         seconds = seconds or time.monotonic() - began
+        _trim()
+        grown.append(_resident(kit.device) - before)
     return {"grown": grown[1:], "seconds": seconds}
 
 
