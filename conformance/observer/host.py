@@ -28,7 +28,7 @@ from typing import Any
 
 LOST_DEVICE = 86  # the exit status of a process whose device is lost
 # Of `targets`, what finding one takes.
-MACHINERY = {"targets", "targets.domain", "targets.registry", "targets.target"}
+MACHINERY = {"targets", "targets.domain", "targets.forms", "targets.registry", "targets.target"}
 _PR_SET_PDEATHSIG, _SIGKILL = 1, 9  # linux/prctl.h
 
 

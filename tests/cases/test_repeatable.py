@@ -28,8 +28,8 @@ COMMANDS = {
 
 
 def essence(verdict: dict[str, Any]) -> dict[str, Any]:
-    """The verdict without when and where it was made, and the digest over that."""
-    circumstances = ("duration_s", "created", "commit", "digest")
+    """The verdict without when and where it was made, what only processes tell, and the digest."""
+    circumstances = ("duration_s", "created", "commit", "digest", "isolation", "made_of")
     return {k: v for k, v in verdict.items() if k not in circumstances}
 
 
