@@ -96,8 +96,8 @@ def resolve(spec: Any, loss: str = "") -> Target:
             "makes an object: give a function, the apply of an autograd.Function, or the class "
             "without a Target around it"
         )
-    if target.parameters is None:
-        target = replace(target, parameters=_keywords(target.loss))
+    if target.parameters is None and (own := _keywords(target.loss)):
+        target = replace(target, parameters=own)
     if _takes_reduction(target.loss):
         return target
     if len(target.reductions) > 1:
@@ -181,8 +181,9 @@ def _by_name(name: str) -> Target:
         return registry.targets[name]
     if name in registry.broken:
         raise registry.broken[name]
+    alike = [known for known in registry.targets if ("/" in known) == ("/" in name)]
     raise UnknownTarget(
-        f"unknown target {name!r}{near(name, registry.targets) or '.'} "
+        f"unknown target {name!r}{near(name, alike) or '.'} "
         f"Known: {', '.join(sorted(registry.targets))}. "
         "Or name yours as package.module:attribute or path/file.py:attribute"
     )

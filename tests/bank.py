@@ -46,7 +46,9 @@ def _tuples(tree: ast.Module) -> Iterator[tuple[str, list[ast.expr]]]:
     for node in tree.body:
         if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
             continue
-        entries = node.value.elts if isinstance(node.value, ast.Tuple) else []
+        if not isinstance(node.value, ast.Tuple):
+            continue  # made from one source, as those of other losses are
+        entries = node.value.elts
         whole = not any(isinstance(entry, ast.Starred) for entry in entries)
         if whole and ast.unparse(node.annotation) in TUPLES:
             yield node.target.id, entries
