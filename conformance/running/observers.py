@@ -112,6 +112,8 @@ class Process(Observer):
         if self._started is None:
             self._start_again()
         self.arena.clear()
+        if self.hosting.bwrap:  # others may have ended since it was started
+            self._tasks = min(self._tasks, sandbox.tasks())
         limit = self.hosting.limit * self._patience * _share(calls[0])
         try:
             self._send(request, limit)
