@@ -428,11 +428,11 @@ def _check_one(
 
     run = Run(setting, options.jobs, _hosting(setting, options), waivers=waivers)
 
-    def started(name: str, source: str) -> None:
+    def started(name: str, source: str, spec: str) -> None:
         if "commitment" in setting:
             print(f"{name}: committed to a secret seed, SHA-256 {setting['commitment']['sha256']}")
             sys.stdout.flush()
-        _write_started(options.report, name, source, setting)
+        _write_started(options.report, name, source, spec, setting)
 
     with watching(run.progress):
         verdict = run.verdict(started)
@@ -472,14 +472,23 @@ def _status(verdict: dict[str, Any]) -> int:
     return BROKEN if broken_rows(verdict) else INCOMPLETE
 
 
-def _write_started(reports: Path | None, name: str, source: str, setting: dict[str, Any]) -> None:
+def _write_started(
+    reports: Path | None, name: str, source: str, spec: str, setting: dict[str, Any]
+) -> None:
     """A verdict that says it is incomplete, until the run has ended; nothing of an earlier run."""
     if reports:
         seed, commitment = setting["seed"], setting.get("commitment")
         if commitment:  # the target can read it
             seed, commitment = None, {"sha256": commitment["sha256"]}
         body = unfinished(
-            name, source, setting["device"], setting["profile"], seed, setting["clause"], commitment
+            name,
+            source,
+            setting["device"],
+            setting["profile"],
+            seed,
+            setting["clause"],
+            commitment,
+            spec,
         )
         _write(reports / name, body.to_json())
         with _writing(reports / name):

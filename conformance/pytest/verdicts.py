@@ -16,6 +16,7 @@ from conformance.running.explaining import explain_all
 from conformance.running.hosting import Hosting, Refused
 from conformance.running.observers import Process
 from conformance.running.options import UsageError, check_profile
+from conformance.running.reasoning import reasoned
 from conformance.running.recheck import recheck_all
 from conformance.running.session import Session
 from conformance.running.shards import plan
@@ -69,7 +70,8 @@ def begin_session(config: pytest.Config) -> None:
     for observer in observers_of(config).values():
         target = observer.claimed
         path = _path(config, target.name)
-        body = unfinished(target.name, target.source, device, profile, seed).to_json()
+        title = target.specification.title
+        body = unfinished(target.name, target.source, device, profile, seed, spec=title).to_json()
         try:
             write_verdict(path, body)
             withdraw(path.parent)
@@ -104,6 +106,7 @@ def conclude_session(
             profile=profile.name,
             duration_s=duration_s,
             rechecked=recheck_all(session, waivers),
+            reasons=reasoned(session, total.findings.values()),
             ended={r.shard for r in found} == {s.name for s in plan(session.target, profile)},
         ).to_json()
         if config.getoption("--conformance-report"):

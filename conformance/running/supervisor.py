@@ -211,18 +211,18 @@ class Run:
             worker.open()
             return worker.ask(task)
 
-    def verdict(self, started: Callable[[str, str], None]) -> Json:
+    def verdict(self, started: Callable[[str, str, str], None]) -> Json:
         """Run everything; the verdict as JSON. Raises Refused and WorkerLost.
 
-        ``started`` is called with the target's name and source before its first case. An interrupt
-        ends the run: the verdict then says so, and has what was found until then.
+        ``started`` is called with the target's name, source and specification before its first
+        case. An interrupt ends the run: the verdict then says so, and has what was found until then.
         """
         start = time.monotonic()
         with self._workplace():
             first, *others = [self._launch(place) for place in range(self.jobs)]
             first.open()  # alone: a target may build a library while it is imported
             name, source = first.hello["ready"], first.hello["source"]
-            started(name, source)
+            started(name, source, first.hello["spec"])
             self.waivers = [
                 w for w in self.waivers if w.concerns(name, source, self.options["device"])
             ]

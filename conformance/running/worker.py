@@ -51,8 +51,8 @@ def main() -> int:
             desk.observer.open()
             target = desk.observer.claimed
             should = sorted(target.specification.should)
-            told = {"source": target.source, "should": should, "shards": desk.shards()}
-            reply({"ready": target.name, **told})
+            told = {"source": target.source, "spec": target.specification.title, "should": should}
+            reply({"ready": target.name, **told, "shards": desk.shards()})
             for line in iter(sys.stdin.readline, ""):
                 task = json.loads(line)
                 reply(getattr(desk, f"do_{task['do']}")(task))

@@ -211,6 +211,7 @@ def unfinished(
     seed: int | None,
     selected: str = "*",
     commitment: dict[str, str] | None = None,
+    spec: str = SPEC,
 ) -> Verdict:
     """The verdict of a run that has not ended: incomplete, without a row."""
     return Verdict(
@@ -226,6 +227,7 @@ def unfinished(
         ended=False,
         created=now(),
         commitment=commitment,
+        spec=spec,
     )
 
 
