@@ -215,7 +215,7 @@ class Run:
         """Run everything; the verdict as JSON. Raises Refused and WorkerLost.
 
         ``started`` is called with the target's name, source and specification before its first
-        case. An interrupt ends the run: the verdict then says so, and has what was found until then.
+        case. An interrupt ends the run: the verdict then says so, with what was found until then.
         """
         start = time.monotonic()
         with self._workplace():
