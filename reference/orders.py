@@ -41,6 +41,13 @@ def products(a: Any, b: Any, mean: Mean | None, further: Sequence[Way] = ()) -> 
         yield from _products(a, rest, [part, *([further] if further else [])])
 
 
+def halves(a: Any, b: Any, mean: Mean | None, further: Sequence[Way] = ()) -> Iterator[Any]:
+    """The same, added up from two equal halves, as autograd does for ½·d·d: of a subnormal number
+    each half is rounded."""
+    one_step = mean and Mean((), mean.n, mean.ratio)
+    yield from (2 * v for v in products(a / 2, b, one_step, further))
+
+
 def _over(mean: Mean) -> tuple[Way, Way]:
     """To divide by n: by a constant, or as it is."""
     return (lambda v: v * mean.ratio(1, mean.n)), (lambda v: v / mean.n)

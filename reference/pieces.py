@@ -37,6 +37,18 @@ def where(condition: Any, inside: Any, outside: Any) -> Any:
     return Enclosure(one.fmt, ends, np.where(condition.possible, flags, second).astype(np.uint8))
 
 
+def untaken(v: Any, d: Any) -> Any:
+    """A slope ``v`` in pieces, or NaN where 2·``d`` may be infinite.
+
+    Autograd multiplies the piece that is not taken with 0, and 0·∞ is NaN.
+    """
+    if not isinstance(v, Enclosure) or (flags := (2 * d).flags) is None:
+        return v
+    infinite = np.broadcast_to(flags & (POS_INF | NEG_INF) != 0, v.shape)
+    old = np.zeros(v.shape, np.uint8) if v.flags is None else v.flags
+    return Enclosure(v.fmt, v.ends, np.where(infinite, old | NAN, old).astype(np.uint8))
+
+
 def sign(d: Any) -> Any:
     """−1, 0 or 1, of which 0 at 0 alone; of NaN either NaN or 0: torch's kernels differ."""
     if not isinstance(d, Enclosure):

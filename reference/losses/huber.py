@@ -6,14 +6,15 @@ is half of mse.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from reference.losses.formula import Formula
 from reference.losses.loss import Loss, Parameter
-from reference.orders import Mean, products
-from reference.pieces import like, paired, sign, where
+from reference.orders import Mean, halves, products
+from reference.pieces import like, paired, sign, untaken, where
 
 DELTA = Parameter(
     "delta", 1.0, tried=(0.5, 3.0, 0.1, 2.0**-8, 100.0, math.inf), refused=(0.0, -1.0, math.nan)
@@ -70,12 +71,14 @@ def slope_size(d: Any, delta: float) -> Any:
 def vjp_orders(d: Any, g: Any, mean: Mean | None, delta: float) -> Iterator[Any]:
     """d·g and δ·sign(d)·g, over n where there is a ``mean``."""
     if math.isinf(delta):
-        yield from products(d, g, mean)
+        yield from itertools.chain(products(d, g, mean), halves(d, g, mean))
         return
     limit = like(d, delta)
+    of_smooth = products(d, g, mean, (lambda v: v / limit * limit,))
+    inside = itertools.chain(products(d, g, mean), halves(d, g, mean), of_smooth)
     outside = products(sign(d), g, mean, (lambda v: v * limit,))
-    for one, other in paired(products(d, g, mean), outside):
-        yield where(abs(d) <= limit, one, other)
+    for one, other in paired(inside, outside):
+        yield untaken(where(abs(d) <= limit, one, other), d)
 
 
 def kinks(delta: float) -> tuple[float, ...]:

@@ -6,14 +6,15 @@ it is l1, for β = ∞ it is 0.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from reference.losses.formula import Formula
 from reference.losses.loss import Loss, Parameter
-from reference.orders import Mean, products
-from reference.pieces import like, paired, sign, where
+from reference.orders import Mean, halves, products
+from reference.pieces import like, paired, sign, untaken, where
 
 BETA = Parameter(
     "beta", 1.0, tried=(0.5, 3.0, 0.1, 2.0**-8, 100.0, 0.0, math.inf), refused=(-1.0, math.nan)
@@ -79,9 +80,11 @@ def vjp_orders(d: Any, g: Any, mean: Mean | None, beta: float) -> Iterator[Any]:
         return
     b = like(d, beta)
     inverse = like(d, 1.0) / b
-    inside = products(d, g, mean, (lambda v: v / b, lambda v: v * inverse))
-    for one, other in paired(inside, products(g, sign(d), mean)):
-        yield where(abs(d) <= b, one, other)
+    over = (lambda v: v / b, lambda v: v * inverse)
+    inside = itertools.chain(products(d, g, mean, over), halves(d, g, mean, over))
+    plain, of_huber = (products(g, sign(d), mean, how) for how in ((), (lambda v: v / b * b,)))
+    for one, other in paired(inside, itertools.chain(plain, of_huber)):
+        yield untaken(where(abs(d) <= b, one, other), d)
 
 
 def kinks(beta: float) -> tuple[float, ...]:

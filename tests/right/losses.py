@@ -109,15 +109,6 @@ def huber_open(d: Tensor, delta: float) -> Tensor:
     return torch.where(size < delta, d.square() / 2, delta * size - delta * delta / 2)
 
 
-def huber_clamped(d: Tensor, delta: float) -> Tensor:
-    """With the quadratic part of |d| and its rest, as many frameworks write it."""
-    size = d.abs()
-    if math.isinf(delta):
-        return 0.5 * size * size
-    quadratic = torch.clamp(size, max=delta)
-    return 0.5 * quadratic * quadratic + delta * (size - quadratic)
-
-
 def huber_of_smooth(d: Tensor, delta: float) -> Tensor:
     return d.square() / 2 if math.isinf(delta) else delta * pieces(d, delta)
 
@@ -274,7 +265,7 @@ SMOOTH = tuple(
 )
 HUBER = tuple(
     _target("huber", term.__name__.replace("_", "-"), by_term("huber", term))
-    for term in (huber_pieces, huber_open, huber_clamped, huber_of_smooth)
+    for term in (huber_pieces, huber_open, huber_of_smooth)
 )
 EVERY = tuple(
     target

@@ -104,10 +104,12 @@ def _gradient_nonfinite(bench: Bench) -> Messages:
 
 
 def _slope(bench: Bench, values: Floats, got: Seen) -> Floats:
-    """Of NaN it is whatever was seen, where the slope is in pieces: no comparison holds."""
+    """In pieces, it may be NaN where a number is none, and of NaN is whatever was seen: no
+    comparison holds."""
     slope = np.asarray(bench.formula.slope(values, *bench.formula.at))
     if bench.formula.has_kinks() and got.values.shape == slope.shape:
-        slope = np.where(np.isnan(values), got.values, slope)
+        free = np.isnan(values) | (np.isinf(values) & np.isnan(got.values))
+        slope = np.where(free, got.values, slope)
     return slope
 
 
