@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from types import ModuleType
 from typing import Any
@@ -56,16 +57,16 @@ def _of_kernel_bench(module: ModuleType, loss: str) -> Target | None:
 
 def _of_backend_bench(module: ModuleType, loss: str) -> Target | None:
     """``mse_loss_kernel_impl(self, target, reduction)``, as ATen calls it, and its backward."""
-    from targets.adapters import CLAIMS, from_aten
-
     for operator, name in OPERATORS.items():
         forward = getattr(module, operator + SUFFIX, None)
         if callable(forward) and loss in ("", name):
-            return from_aten(
+            # With torch, which whoever looks for targets does not need.
+            adapters: Any = importlib.import_module("targets.adapters")
+            return adapters.from_aten(  # type: ignore[no-any-return]
                 f"BackendBench.{operator}",
                 forward,
                 getattr(module, f"{operator}_backward{SUFFIX}", None),
-                CLAIMS - ({"mixed_dtype"} if name == "huber" else set()),
+                adapters.CLAIMS - ({"mixed_dtype"} if name == "huber" else set()),
                 loss_of=name,
                 summary=f"{operator}{SUFFIX}, in BackendBench's form",
             )
