@@ -109,7 +109,7 @@ def opinfo(target: Target) -> str | None:
 def suite(profile: str, target: Target) -> str | None:
     """The shards of the profile up to the first with a broken must clause."""
     session = session_on(target)
-    for shard in plan(target, PROFILES[profile]):
+    for shard in plan(session.target, PROFILES[profile]):
         for finding in run_shard(session, shard, PROFILES[profile]).findings.values():
             if BY_ID[finding.clause].level == "must" and finding.status != "unavailable":
                 return f"{finding.clause} {finding.dtype}: {finding.message}"
