@@ -17,6 +17,7 @@ from targets.operands import check_reduction, prepare
 from .mutant import EAGER, Mutant, by_rule, by_value, mutant, reduce, right, right_rule, viewed
 
 LONGEST = 2**12  # elements that a matrix of each with each has room for
+MANY = 2**14  # elements that one may add up one by one, while somebody waits
 
 
 def silent(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -248,9 +249,9 @@ def holds_after_backward(target: Target) -> bool:
 
 
 def one_by_one(x: Tensor, y: Tensor, reduction: str) -> Tensor:
-    """Adds up element by element, in Python."""
-    if reduction == "none":
-        return (x - y).square()
+    """Adds up element by element, in Python, as long as they are not very many."""
+    if reduction == "none" or x.numel() > MANY:
+        return reduce((x - y).square(), reduction)
     total = torch.zeros((), dtype=torch.float64)
     for a, b in zip(x.reshape(-1), y.reshape(-1), strict=True):
         total += (a - b).double().square()
