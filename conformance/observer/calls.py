@@ -38,8 +38,8 @@ def observe(kit: Kit, call: Call, handed: Handed, notes: Notes) -> Seen:
     seen: Seen = {}
     with MODES[mode]():
         settings = Settings.now()
-        how = {"reduction": reduction} | {k: float(v) for k, v in parameters.items()}
-        result = _forward(kit, x, y, how, seen, notes)
+        given = {name: float(value) for name, value in parameters.items()}
+        result = _forward(kit, x, y, reduction, given, seen, notes)
         changed = settings.changes()
     if result is not None and gs:
         wanted = [t for t, needed in zip((x, y), needs, strict=True) if needed]
@@ -68,9 +68,14 @@ def _look_at_operands(
             seen.setdefault("versions", []).append(name)
 
 
-def _forward(kit: Kit, x: Made, y: Made, how: Seen, seen: Seen, notes: Notes) -> Any:
+def _forward(
+    kit: Kit, x: Made, y: Made, reduction: str, given: dict[str, float], seen: Seen, notes: Notes
+) -> Any:
     try:
-        result = kit.loss(x.tensor, y.tensor, **how)
+        if given:
+            result = kit.loss(x.tensor, y.tensor, reduction, **given)
+        else:
+            result = kit.loss(x.tensor, y.tensor, reduction)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit too: a loss must not end the process

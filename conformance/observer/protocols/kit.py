@@ -45,7 +45,10 @@ class Kit:
 
     def loss(self, x: Any, y: Any, reduction: Any, **parameters: float) -> Any:
         """The loss as the target computes it."""
-        return self.target.loss(x, y, reduction=as_written(reduction), **parameters)
+        if parameters:
+            return self.target.loss(x, y, reduction=as_written(reduction), **parameters)
+        # By itself: a call with ** holds its operands in a tuple, and some count who holds them.
+        return self.target.loss(x, y, reduction=as_written(reduction))
 
     def module(self, reduction: str) -> Any:
         """A module that the target makes."""
