@@ -568,7 +568,8 @@ def _campaign(options: argparse.Namespace) -> int:
     return OK if progress.conforming == progress.kernels else INCOMPLETE
 
 
-def _smoke(options: argparse.Namespace) -> int:
+def _trial(options: argparse.Namespace) -> Run:
+    """A run that tries a target, and judges nothing."""
     setting = {
         "target": options.target,
         "device": options.device or "cpu",
@@ -576,7 +577,11 @@ def _smoke(options: argparse.Namespace) -> int:
         "seed": 0,
         "clause": "*",
     }
-    problems = Run(setting, 1, _hosting(setting, options)).smoke()
+    return Run(setting, 1, _hosting(setting, options))
+
+
+def _smoke(options: argparse.Namespace) -> int:
+    problems = _trial(options).smoke()
     for problem in problems:
         print(f"{options.target}: {problem}")
     if problems:
@@ -586,14 +591,7 @@ def _smoke(options: argparse.Namespace) -> int:
 
 
 def _init(options: argparse.Namespace) -> int:
-    setting = {
-        "target": options.target,
-        "device": options.device or "cpu",
-        "profile": "quick",
-        "seed": 0,
-        "clause": "*",
-    }
-    found = Run(setting, 1, _hosting(setting, options)).tried()
+    found = _trial(options).tried()
     tried = Tried.from_json(found["tried"])
     path, module, attribute = place_of(found["source"])
     if not (tried.dtypes and tried.reductions):

@@ -18,7 +18,7 @@ import numpy as np
 from conformance.cases.case import FLOAT_DTYPES, Case, Fill, Operand
 from conformance.cases.values import elements
 from reference.formats import BINARY16
-from reference.losses import LOSSES
+from reference.losses import LOSSES, Loss
 
 NONFINITE = frozenset({"infinite", "nonfinite"})
 SUBNORMAL = frozenset({"subnormal", "underflow"})
@@ -106,6 +106,11 @@ def _all_needs(case: Case) -> tuple[bool, bool]:
     return case.input.dtype in FLOAT_DTYPES, case.target.dtype in FLOAT_DTYPES
 
 
+def loss_of(case: Case) -> Loss:
+    """The specification that a case is judged by, with its parameters."""
+    return LOSSES[case.loss].given(case.parameters)
+
+
 def _total_overflows(case: Case) -> bool:
     """A mean in float16 of finite terms whose sum passes 65,504.
 
@@ -114,8 +119,7 @@ def _total_overflows(case: Case) -> bool:
     if case.dtype != "float16" or case.reduction != "mean":
         return False
     with np.errstate(all="ignore"):
-        formula = LOSSES[case.loss].given(case.parameters).formula
-        terms = formula.value(elements(case.input) - elements(case.target), "none")
+        terms = loss_of(case).formula.value(elements(case.input) - elements(case.target), "none")
     omega = BINARY16.omega
     return bool(terms.size and terms.max() <= omega and terms.sum() > 0.99 * omega)
 

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.cases.case import Case, Operand
+from conformance.cases.features import loss_of
 from conformance.cases.values import FORMAT_OF, elements
 from conformance.judging.oracle import (
     CHUNK,
     grad_output,
-    loss_of,
     permitted_gradient,
     permitted_value,
 )

@@ -7,6 +7,7 @@ import functools
 import numpy as np
 
 from conformance.cases.case import FLOAT_DTYPES, Case, Operand
+from conformance.cases.features import loss_of
 from conformance.cases.values import FORMAT_OF, elements
 from reference.enclosure import (
     Enclosure,
@@ -15,15 +16,10 @@ from reference.enclosure import (
     enclosed,
     needs_rationals,
 )
-from reference.losses import LOSSES, Loss
+from reference.losses import Loss
 from reference.losses.loss import permitted_gradient as summed_gradient
 
 CHUNK = 4096  # elements: the many temporaries of a gradient then stay in the processor's cache
-
-
-def loss_of(case: Case) -> Loss:
-    """The specification that a case is judged by, with its parameters."""
-    return LOSSES[case.loss].given(case.parameters)
 
 
 def result_dtypes(case: Case) -> tuple[str, ...]:

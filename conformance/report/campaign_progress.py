@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from conformance.report.progress import duration
+from conformance.report.watching import watched
 
-EVERY = 60.0  # seconds between two lines, where there is no terminal
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @dataclass(frozen=True)
@@ -48,36 +48,15 @@ class CampaignProgress:
         return f"{self.kernels:,} kernels: {', '.join(found)}; {self.an_hour:,.0f} an hour, {rest}"
 
 
-@contextlib.contextmanager
-def watching(progress: Callable[[], CampaignProgress]) -> Iterator[None]:
-    """Show it while the block runs: on a terminal in one line, elsewhere in one every minute."""
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False)
-    if sys.stderr.isatty() and not console.is_dumb_terminal:
-        with _live(console, progress):
-            yield
-        return
-    ended = threading.Event()
-
-    def tell() -> None:
-        while not ended.wait(EVERY):
-            print(f"loss-conformance: {progress()}", file=sys.stderr, flush=True)
-
-    threading.Thread(target=tell, daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
-
-
-def _live(console: Any, progress: Callable[[], CampaignProgress]) -> Any:
-    from rich.live import Live
+def watching(
+    progress: Callable[[], CampaignProgress],
+) -> contextlib.AbstractContextManager[None]:
+    """Show how far a campaign is while the block runs."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    def line() -> Table:
+    def line(console: Console) -> Table:
         now = progress()
         grid = Table.grid(padding=(0, 1), expand=True)
         grid.add_column(width=max(console.width // 8, 4))
@@ -86,11 +65,4 @@ def _live(console: Any, progress: Callable[[], CampaignProgress]) -> Any:
         grid.add_row(ProgressBar(total=whole, completed=now.done), Text(str(now)))
         return grid
 
-    return Live(
-        console=console,
-        get_renderable=line,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-        refresh_per_second=2,
-    )
+    return watched(progress, line, refresh_per_second=2)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,7 @@ from rich.console import Console
 
 from conformance.report.progress import Progress
 from conformance.report.text import WIDTH, render, report
-
-EVERY = 60.0  # seconds between two lines of progress where there is no terminal
+from conformance.report.watching import watched
 
 
 def show(verdict: dict[str, Any], sentences: dict[str, str], folder: Path | None = None) -> None:
@@ -40,38 +38,13 @@ def in_style(
     return captured.get()
 
 
-@contextlib.contextmanager
-def watching(progress: Callable[[], Progress]) -> Iterator[None]:
-    """Show how far a run is while the block runs.
-
-    On a terminal in a line that is gone in the end; elsewhere in a line every minute, so that the
-    log of a short run holds none.
-    """
-    console = Console(stderr=True, highlight=False)
-    if sys.stderr.isatty() and not console.is_dumb_terminal:
-        with _live(console, progress):
-            yield
-        return
-    ended = threading.Event()
-
-    def tell() -> None:
-        while not ended.wait(EVERY):
-            print(f"loss-conformance: {progress()}", file=sys.stderr, flush=True)
-
-    threading.Thread(target=tell, daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
-
-
-def _live(console: Console, progress: Callable[[], Progress]) -> Any:
-    from rich.live import Live
+def watching(progress: Callable[[], Progress]) -> contextlib.AbstractContextManager[None]:
+    """Show how far a run is while the block runs."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    def line() -> Table:
+    def line(console: Console) -> Table:
         now = progress()
         grid = Table.grid(padding=(0, 1), expand=True)
         row: list[Any] = [Text(now.target or "starting", "bold", no_wrap=True, overflow="ellipsis")]
@@ -87,10 +60,4 @@ def _live(console: Console, progress: Callable[[], Progress]) -> Any:
         grid.add_row(*row)
         return grid
 
-    return Live(
-        console=console,
-        get_renderable=line,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
+    return watched(progress, line, refresh_per_second=4)

@@ -177,6 +177,12 @@ def test_nothing_vacuous_is_permitted(loss: Loss, fmt: Format) -> None:
         assert not slopes.contains(vacuous).all()
 
 
+@every_finite
+def test_cases_have_elements_on_every_kink(loss: Loss) -> None:
+    """Of every parameter that is tried; ties are among them anyway."""
+    assert {*loss.formula.kinks(*loss.at)} <= {0.0, *KINKS}
+
+
 def given(name: str, value: float) -> Loss:
     loss = LOSSES[name]
     return loss.given(((loss.parameters[0].name, value),))

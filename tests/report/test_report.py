@@ -24,7 +24,7 @@ from rich.cells import cell_len
 from syrupy.assertion import SnapshotAssertion
 
 from conformance.clauses import CLAUSES
-from conformance.report import terminal
+from conformance.report import terminal, watching
 from conformance.report.progress import Progress, share
 from conformance.report.text import DTYPES, SCREEN, plain, render, report
 from conformance.verdict.verdict import unfinished
@@ -312,7 +312,7 @@ def test_progress_elsewhere_is_a_line_now_and_then(
     with terminal.watching(progress):
         pass
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(terminal, "EVERY", 0.01)
+    monkeypatch.setattr(watching, "EVERY", 0.01)
     with terminal.watching(progress):
         assert told.wait(60)
     assert "loss-conformance: mine: 100 cases, 50% done, 10 s left\n" in capsys.readouterr().err

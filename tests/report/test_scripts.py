@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import functools
 import json
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import pytest
 import torch
 
 from conformance.cases.case import Case, Fill, Operand
-from conformance.cases.claimed import Claimed
 from conformance.cases.layouts import LAYOUTS, place
 from conformance.cases.plans import plain, with_needs
 from conformance.cases.values import REGIMES
@@ -26,7 +24,6 @@ from conformance.judging.experiments.bench import same_bits
 from conformance.judging.findings import Finding
 from conformance.judging.observer import Given, Raised
 from conformance.judging.permitted_shown import shown
-from conformance.observer.description import described
 from conformance.observer.protocols import plain as plain_protocols
 from conformance.observer.protocols.kit import Kit
 from conformance.report import bench_alone, scripts, standalone
@@ -40,6 +37,7 @@ from targets.builtin import BUILTIN
 from targets.tutorial import TUTORIAL_FUNCTION
 from tests.sampling import only
 from tests.scripts import BANK, FUNCTION, MODULE, imports, measure
+from tests.sessions import claimed
 
 # One or two of each theme of the bank: they break every family of clauses but that of CUDA.
 SAMPLE = (
@@ -68,11 +66,6 @@ def test_the_scripts_of_a_sample_tell_the_mutant_from_the_builtin(sample: tuple[
     assert {o.script.kind for o in outcomes} >= {"case", "experiment"}
     for outcome in outcomes:
         assert not imports(outcome.script.source) & {"conformance", "reference", "targets"}
-
-
-@functools.cache
-def claimed(target: Target) -> Claimed:
-    return Claimed.from_json(described(target))
 
 
 def script(target: Target, finding: Finding) -> str:

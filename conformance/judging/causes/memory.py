@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from conformance.cases.case import INTEGER_DTYPES, Case, Operand
+from conformance.cases.features import loss_of
 from conformance.cases.layouts import place
 from conformance.cases.plans import with_shapes
 from conformance.cases.values import FORMAT_OF
@@ -30,7 +31,6 @@ from conformance.judging.causes.asking import (
     strided,
 )
 from conformance.judging.causes.trials import Trial, trials
-from conformance.judging.oracle import loss_of
 from conformance.judging.seen import Seen
 from reference.formats import Floats
 from reference.reductions import unbroadcast

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from conformance.cases.case import FLOAT_DTYPES, Case, Fill, Operand
+from conformance.cases.features import loss_of
 from conformance.cases.plans import with_shapes
 from conformance.cases.values import FORMAT_OF, elements
 from conformance.judging.causes.asking import Subject
 from conformance.judging.checks import judge_observation
-from conformance.judging.oracle import loss_of, result_dtypes
+from conformance.judging.oracle import result_dtypes
 from conformance.judging.seen import Observation, Seen
 from reference.formats import BINARY32, Floats, Format, round_nearest
 from reference.losses.formula import Formula
