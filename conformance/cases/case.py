@@ -38,12 +38,20 @@ class Operand:
     layout: str = "contiguous"
     fill: Fill = Fill()
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
         return math.prod(self.shape)
 
     def replace(self, **changes: Any) -> Operand:
-        return Operand(**{**vars(self), **changes})
+        own = {name: getattr(self, name) for name in ("shape", "dtype", "layout", "fill")}
+        return Operand(**own | changes)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.shape, self.dtype, self.layout, self.fill))
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,9 @@ class Case:
             )
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             raise ValueError(f"not a case: {error!r}") from error
+
+    def __hash__(self) -> int:
+        return hash(self._key)  # a text remembers its own
 
     def key(self) -> str:
         """A canonical text, JSON of :meth:`to_json`: equal cases have equal keys."""

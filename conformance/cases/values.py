@@ -34,7 +34,7 @@ FORMAT_OF = {
     "bfloat16": BFLOAT16,
 }
 MODERATE = 300  # exponents of binary64 for which the oracle needs no rationals
-FEW = 2**12  # elements: of larger operands only the last ones are remembered
+FEW, MANY = 2**12, 2**17  # elements: the larger operands are, the fewer are remembered
 INTEGER_GUARD = {  # in gaps and guards
     "int64": 4100,
     "int32": 4100,
@@ -306,16 +306,23 @@ def elements(operand: Operand) -> Floats:
 
     A layout with overlapping elements makes them equal: the last one written counts.
     """
-    return _few(operand) if operand.size <= FEW else _many(operand)
-
-
-@functools.lru_cache(maxsize=4)
-def _many(operand: Operand) -> Floats:
-    return _elements(operand)
+    if operand.size <= FEW:
+        return _few(operand)
+    return _many(operand) if operand.size <= MANY else _most(operand)
 
 
 @functools.lru_cache(maxsize=2048)
 def _few(operand: Operand) -> Floats:
+    return _elements(operand)
+
+
+@functools.lru_cache(maxsize=64)
+def _many(operand: Operand) -> Floats:
+    return _elements(operand)
+
+
+@functools.lru_cache(maxsize=4)
+def _most(operand: Operand) -> Floats:
     return _elements(operand)
 
 

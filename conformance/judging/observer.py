@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,12 @@ class Given:
     def shape(self) -> tuple[int, ...]:
         return self.values.shape
 
+    def put(self, at: int, value: float) -> Given:
+        """The same but for one element."""
+        values = self.values.copy()
+        values[at] = value
+        return Given(values, self.dtype, self.needs)
+
     def leaf(self, needs: bool = True) -> Given:
         """The same, requiring a gradient."""
         return Given(self.values, self.dtype, needs)
@@ -87,11 +94,11 @@ class _Image:
         self.parts: list[tuple[int, NDArray[np.uint8]]] = []
         self.size = 0
 
-    def add(self, data: NDArray[np.uint8]) -> int:
-        """Where it begins, from the start of what is handed in."""
+    def add(self, data: NDArray[np.uint8], spare: int = 0) -> int:
+        """Where it begins, from the start of what is handed in. ``spare``: bytes after it, of 0."""
         start = self.size
         self.parts.append((start, data))
-        self.size = aligned(start + data.size)
+        self.size = aligned(start + data.size + spare)
         return start
 
     def whole(self) -> bytes:
@@ -283,6 +290,12 @@ def _placed(operand: Operand, start: int, size: int) -> list[Any]:
 
 def _given(given: Given, image: _Image) -> list[Any]:
     """One element more than it has, since no buffer is empty."""
-    data = np.append(encoded(given.values, given.dtype), np.zeros(WIDTHS[given.dtype], np.uint8))
-    operand = Operand(given.shape, given.dtype)
-    return _placed(operand, image.add(data), data.size)
+    data, width = encoded(given.values, given.dtype), WIDTHS[given.dtype]
+    size = data.size // width + 1
+    return [HEADER + image.add(data, width), size, given.dtype, *_contiguous(given.shape)]
+
+
+@functools.lru_cache(maxsize=1024)
+def _contiguous(shape: tuple[int, ...]) -> list[Any]:
+    spot = place("contiguous", shape)
+    return [shape, spot.strides, spot.offset, True]

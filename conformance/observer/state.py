@@ -117,13 +117,22 @@ def unusual_settings() -> Iterator[Settings]:
 
 @contextlib.contextmanager
 def deterministic_mode() -> Iterator[None]:
-    """``use_deterministic_algorithms(True)``; put back afterwards."""
+    """As ``use_deterministic_algorithms(True)`` makes it; put back afterwards."""
     before = torch.get_deterministic_debug_mode()
-    torch.use_deterministic_algorithms(True)
+    _set_debug_mode(2)
     try:
         yield
     finally:
-        torch.set_deterministic_debug_mode(before)
+        _set_debug_mode(before)
+
+
+def _set_debug_mode(mode: int) -> None:
+    """``use_deterministic_algorithms`` tells Inductor too, and imports it, with Dynamo: where that
+    is not loaded, nothing is compiled."""
+    if "torch._inductor" in sys.modules:
+        torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+    else:
+        torch.set_deterministic_debug_mode(mode)
 
 
 @contextlib.contextmanager

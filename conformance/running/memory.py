@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from pathlib import Path
 
 UNKNOWN = -1
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def keep() -> None:
+    """Keep what is freed for what comes next: a large array by itself is mapped anew each time, and
+    the kernel then fills it with zeros, which takes as long as all that is done with it."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        allocator = ctypes.CDLL(None).mallopt
+        allocator(_M_MMAP_THRESHOLD, 2**30)
+        allocator(_M_TRIM_THRESHOLD, 2**29)
 
 
 def available() -> int:

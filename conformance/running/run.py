@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +32,7 @@ from conformance.running.session import LEFT_OUT, Session
 from conformance.running.shards import Shard, experiments_of, fixed_cases
 
 BATCH = 120  # cases that are handed to the observer at once
+ELEMENTS = 2**19  # of these, or one case: what was made to call them is there when they are judged
 UNSTEADY = 8  # deviations of one kind that may go by until one comes again
 
 
@@ -78,8 +80,8 @@ class _Judge:
     def all(self, cases: Sequence[Case]) -> list[float]:
         """Run them; for each the largest share of the permitted error that it used."""
         shares: list[float] = []
-        for start in range(0, len(cases), BATCH):
-            shares += self._batch(cases[start : start + BATCH])
+        for batch in batches(cases):
+            shares += self._batch(batch)
         return shares
 
     def _batch(self, cases: Sequence[Case]) -> list[float]:
@@ -154,6 +156,19 @@ class _Judge:
             known = self.result.worst.get(row)
             if known is None or share > known[0]:
                 self.result.worst[row] = (share, case)
+
+
+def batches(cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
+    """Parts of ``cases``, in order."""
+    start = elements = 0
+    for end, case in enumerate(cases):
+        size = 3 * math.prod(case.shape)
+        if end - start == BATCH or (end > start and elements + size > ELEMENTS):
+            yield cases[start:end]
+            start, elements = end, 0
+        elements += size
+    if cases:
+        yield cases[start:]
 
 
 # Clauses that look at every run, whatever the case.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from conformance.cases.arena import Arena
 from conformance.observer.host import end_with_parent
+from conformance.running import memory
 from conformance.running.hosting import Hosting, Refused, Started, start
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ Json = dict[str, Any]
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor hears it
     end_with_parent()
+    memory.keep()
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     options = json.loads(sys.stdin.readline())

@@ -6,6 +6,7 @@ whatever else they refer to (see ``report/bundle.py``): the less that is, the ea
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -74,11 +75,8 @@ class Bench:
 
     def tensor(self, shape: Shape, index: int, dtype: str | None = None) -> Given:
         """The ``index``-th random tensor of this experiment: magnitudes from 1/4 to 8."""
-        bits = self.bits(enlarged(self.target.domain, shape), "tensor", index)
-        # The lowest bits give the sign and the exponent, the highest the significand.
-        values = (1 + (bits >> 11) * 2.0**-53) * _POWERS[bits % 10]
-        kind = dtype or self.dtype
-        return Given(round_nearest(values, FORMAT_OF[kind]), kind)
+        shape = enlarged(self.target.domain, shape)
+        return _tensor(self.seed, shape, index, dtype or self.dtype)
 
     def plain(self, shape: Shape, index: int) -> Floats:
         """Multiples of 1/8 as :func:`eighths` gives, of this very shape."""
@@ -90,8 +88,7 @@ class Bench:
 
     def bits(self, shape: Shape, *place: object) -> Any:
         """Random numbers of 64 bits, in an array."""
-        generator = np.random.PCG64(derive(self.seed, *place))
-        return np.asarray(generator.random_raw(math.prod(shape))).reshape(shape)
+        return _bits(self.seed, shape, *place)
 
     def made(self, values: Floats, *, needs: bool = False) -> Given:
         """A tensor with these values, which the dtype holds; a leaf if it needs a gradient.
@@ -120,6 +117,22 @@ class Bench:
     def loss(self, x: Given, y: Given, reduction: Any) -> Any:
         """What one call gives: a tensor, where it is one."""
         return self.ask("plain.loss", x=x, y=y, reduction=reduction)["result"]
+
+
+def _bits(seed: int, shape: Shape, *place: object) -> Any:
+    generator = np.random.PCG64(derive(seed, *place))
+    return np.asarray(generator.random_raw(math.prod(shape))).reshape(shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _tensor(seed: int, shape: Shape, index: int, dtype: str) -> Given:
+    """Experiments ask for the same ones again and again."""
+    bits = _bits(seed, shape, "tensor", index)
+    # The lowest bits give the sign and the exponent, the highest the significand.
+    values = np.array((1 + (bits >> 11) * 2.0**-53) * _POWERS[bits % 10])
+    values = np.array(round_nearest(values, FORMAT_OF[dtype]))
+    values.flags.writeable = False
+    return Given(values, dtype)
 
 
 EXPERIMENTS: dict[str, Callable[[Bench], Messages]] = {}

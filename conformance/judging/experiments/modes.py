@@ -147,8 +147,7 @@ def _under_autocast(
 
 def _with_nan(bench: Bench) -> Pair:
     x, y = _operands(bench, 4)
-    x.values[1] = np.nan
-    return x, y
+    return x.put(1, np.nan), y
 
 
 def _of_two_shapes(bench: Bench) -> Pair:

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from conformance.observer.protocols.kit import (
     Evidence,
@@ -139,6 +138,35 @@ def hooked(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
     return {"plain": plain, "got": gradients(result, x, y), "saw": saw}
 
 
+def checkpointing(again: Callable[[], object]) -> Any:
+    """What is saved inside is not kept: backward computes it ``again``, once for all of it, and
+    raises where that saves something else.
+
+    As ``torch.utils.checkpoint`` does, which imports Dynamo: that takes a second.
+    """
+    forms: list[tuple[Any, ...]] = []
+    kept: list[Tensor] = []
+    hooks: Any = torch.autograd.graph.saved_tensors_hooks  # untyped in torch
+
+    def packed(saved: Tensor) -> int:
+        forms.append(_form(saved))
+        return len(forms) - 1
+
+    def unpacked(number: int) -> Tensor:
+        if not kept:
+            with torch.enable_grad(), hooks(lambda t: kept.append(t.detach()), lambda _: _):
+                again()
+            if [*map(_form, kept)][: len(forms)] != forms:
+                raise RuntimeError("other tensors are saved than the first time")
+        return kept[number]
+
+    return hooks(packed, unpacked)
+
+
+def _form(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.dtype, tensor.device
+
+
 @protocol
 def repacked(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
     """``copied``: what is saved is copied away, as by ``save_on_cpu``. ``checkpointed``: computed
@@ -152,7 +180,8 @@ def repacked(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Evidence:
         return gradients(result, x, y)
 
     def checkpointed() -> Tensors:
-        result: Any = checkpoint(lambda: kit.loss(x, y, reduction), use_reentrant=False)
+        with checkpointing(lambda: kit.loss(x, y, reduction)):
+            result = kit.loss(x, y, reduction)
         return gradients(result, x, y)
 
     return {"plain": plain, "copied": or_none(copied), "checkpointed": or_none(checkpointed)}

@@ -30,6 +30,7 @@ from conformance.observer.protocols.kit import (
 from conformance.observer.state import (
     Settings,
     as_loaded,
+    deterministic_mode,
     fresh_randomness,
     unusual_settings,
     world,
@@ -62,16 +63,6 @@ def _gradient(result: Tensor, operand: Tensor, **options: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
-@contextlib.contextmanager
 def _threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
@@ -88,7 +79,7 @@ def _anomaly() -> AbstractContextManager[Any]:
 _MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "": nullcontext,
     "anomaly": _anomaly,
-    "deterministic": _deterministic,
+    "deterministic": deterministic_mode,
     "threads": _threads,
     "module": nullcontext,
     "evaluation": nullcontext,

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from conformance.observer.dispatch import Mode
 from conformance.observer.protocols.kit import Evidence, Kit, attempt, protocol
 
 
@@ -61,7 +61,7 @@ def _with_meta(x: Tensor, y: Tensor, place: str) -> tuple[Tensor, Tensor]:
     return (x, y.to("meta")) if place == "target" else (y.to("meta"), x)
 
 
-class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Operators(Mode):
     """Sees whether tensors on several devices reach a kernel that does not look at devices.
 
     Such is any of an operator that is not torch's own, and torch's own of one that works in place
@@ -69,7 +69,7 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.mixed: bool = False
 
     def __torch_dispatch__(

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch.autograd import profiler, profiler_legacy
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from conformance.observer import watching
+from conformance.observer.dispatch import Mode
 from conformance.observer.protocols.kit import Evidence, Kit, Outside, protocol
 
 OPERATOR = re.compile(r"\w+::\w+")
@@ -24,11 +24,11 @@ MOST = 1000  # names
 LONGEST = 200  # characters of a name: those of kernels have their templates in them
 
 
-class _Names(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Names(Mode):
     """The operators that reach a kernel, whatever else they are part of; nothing runs compiled."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.names: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import BaseTorchFunctionMode
-from torch.utils._python_dispatch import BaseTorchDispatchMode
 
+from conformance.observer.dispatch import Through
 from conformance.observer.protocols.kit import (
     Evidence,
     Kit,
@@ -197,16 +197,13 @@ def settings_overridden(kit: Kit, *, x: Tensor, y: Tensor, reduction: str) -> Ev
     return {"changed": changed}
 
 
-new_dispatch_mode: Callable[[], Any] = BaseTorchDispatchMode  # torch has no types for it
-
-
 BLOCKS: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
     "no_grad": lambda _: torch.no_grad(),
     "inference_mode": lambda _: torch.inference_mode(),
     "autocast": lambda device: torch.autocast(torch.device(device).type, torch.float16),
     "deterministic mode": lambda _: deterministic_mode(),
     "hooks on what is saved": lambda _: saved_tensors_hooks(lambda t: t, lambda t: t),
-    "a dispatch mode": lambda _: new_dispatch_mode(),
+    "a dispatch mode": lambda _: Through(),
     "a function mode": lambda _: BaseTorchFunctionMode(),
     "a backward on one thread": lambda _: torch.autograd.set_multithreading_enabled(False),
 }
