@@ -75,7 +75,7 @@ class Claimed:
             if data["loss_of"] not in LOSSES:
                 raise UnknownLoss(data["loss_of"])
             loss = LOSSES[data["loss_of"]]
-            lacking = {c for c, names in TAKING.items() if not names <= {*data["parameters"]}}
+            lacking = _lacking(loss, frozenset(data["parameters"]))
             return cls(
                 data["name"],
                 frozenset(data["claims"]) - loss.unclaimed - lacking,
@@ -93,3 +93,10 @@ class Claimed:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not what a target claims: {error!r}") from error
+
+
+def _lacking(loss: Loss, parameters: frozenset[str]) -> frozenset[str]:
+    """The claims that are not made: torch's own does not take what they are about, or the target
+    has no such ``parameters``."""
+    taken = {"weight": bool(loss.formula.weight), "legacy": loss.legacy}
+    return frozenset(c for c, names in TAKING.items() if not (taken[c] and names <= parameters))
