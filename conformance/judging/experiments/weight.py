@@ -76,9 +76,9 @@ class Weighing:
 
     @property
     def what(self) -> str:
-        shapes = f"operands {self.x.shape} and {self.y.shape}"
+        """The call, in words."""
         told = "".join(f", {name}={value}" for name, value in self.parameters)
-        return f"({self.reduction}, {shapes}{told})"
+        return f"weighted ({self.reduction}, {self.x.shape} and {self.y.shape}{told})"
 
     def grad_output(self) -> Floats:
         shape = (self.x - self.y).shape if self.reduction == "none" else ()
@@ -99,7 +99,7 @@ class Weighing:
         )
 
     def of_value(self, seen: Evidence, bench: Bench | None = None) -> Messages:
-        text = f"the weighted result {self.what}"
+        text = f"{self.what}: the result"
         exact, size = np.asarray(self.exact.value()), np.asarray(self.exact.size())
         terms = max(self.exact.d.size, 1)
         yield from deviation(bench or self.bench, text, seen["result"], exact, size, terms)
@@ -108,17 +108,17 @@ class Weighing:
         """By each of ``names``. ``among``: all that need one, where these are more."""
         if not seen.flag("requires_grad"):
             needed = " and ".join(NAMES.get(name, "the weight") for name in among or names)
-            yield f"the weighted result needs no gradient where {needed} does {self.what}"
+            yield f"{self.what}: the result needs no gradient where {needed} does"
             return
         found, g = seen.items_of("gradients"), self.grad_output()
         for name in names:
-            exact, size = self._gradient(name, g)
-            text = f"the gradient by {NAMES.get(name, 'the weight')} {self.what}"
+            exact, size = self.gradient_by(name, g)
+            text = f"{self.what}: the gradient by {NAMES.get(name, 'the weight')}"
             terms = max(self.exact.d.size, 1)
             yield from deviation(self.bench, text, found[name], exact, size, terms)
 
-    def _gradient(self, name: str, g: Floats) -> tuple[Floats, Floats]:
-        """What it is, and its magnitude."""
+    def gradient_by(self, name: str, g: Floats) -> tuple[Floats, Floats]:
+        """What the gradient by an operand or the weight is, and its magnitude."""
         if name == "w":
             return self.exact.weight_vjp(g), self.exact.weight_vjp_size(g)
         shape = self.x.shape if name == "x" else self.y.shape
@@ -228,7 +228,7 @@ def _layout(bench: Bench) -> Messages:
         one = replace(plain, w=w, given=bench.made(row))
         seen = one.seen(f"{_operands(bench)}w", layout)
         for message in (*one.of_value(seen), *one.of_gradients(seen, f"{_operands(bench)}w")):
-            yield f"with {layout} weights {message}"
+            yield f"with {layout} weights, {message}"
 
 
 @experiment("weight.stretched")
@@ -269,7 +269,7 @@ def _of_kinds(one: Weighing, when: str) -> Messages:
     right = seen is not None and np.array_equal(np.isnan(seen), np.isnan(exact))
     if not (right and np.array_equal(seen == 0, exact == 0)):
         shown = np.array2string(exact, separator=", ")
-        yield f"{when} the weighted result {one.what} is {brief(got)}, not {shown}"
+        yield f"{when}, {one.what}: the result is {brief(got)}, not {shown}"
 
 
 def _fits(bench: Bench, got: Any, exact: Floats) -> bool:
@@ -313,22 +313,22 @@ def _of_dtype(one: Weighing, seen: Evidence, kind: str) -> Messages:
     bench, wanted = one.bench, promote(one.bench.dtype, kind)
     if wanted not in bench.target.dtypes:
         return
-    what = f"with weights of {one.given.dtype} the result"
+    when = f"with weights of {one.given.dtype}, {one.what}"
     if getattr(seen["result"], "dtype", None) != wanted:
-        yield f"{what} {one.what} is {brief(seen['result'])}, not {wanted}"
+        yield f"{when}: the result is {brief(seen['result'])}, not {wanted}"
         return
     narrow = max(bench.dtype, kind, key=lambda dtype: FORMAT_OF[dtype].u)
     rough = replace(bench, dtype=narrow)
     for message in one.of_value(Evidence({"result": rounded(seen.tensor("result"), rough)}), rough):
-        yield f"with weights of {one.given.dtype} {message}"
+        yield f"with weights of {one.given.dtype}, {message}"
     found, g = seen.items_of("gradients"), one.grad_output()
     for name, own in (("x", bench.dtype), *((("w", kind),) if one.given.dtype == kind else ())):
-        text = f"the gradient by {NAMES.get(name, 'the weight')} of {one.given.dtype} {one.what}"
+        text = f"{when}: the gradient by {NAMES.get(name, 'the weight')}"
         got = found[name]
         if getattr(got, "dtype", None) != own:
             yield f"{text} is {brief(got)}, not {own}"
             return
-        exact, size = one._gradient(name, g)
+        exact, size = one.gradient_by(name, g)
         yield from deviation(rough, text, rounded(got, rough), exact, size, one.exact.d.size)
 
 
