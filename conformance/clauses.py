@@ -40,6 +40,21 @@ def has_parameters(loss: Loss) -> bool:
     return bool(loss.parameters)
 
 
+def takes_weight(loss: Loss) -> bool:
+    """Whether torch's own takes a weight for each element of input."""
+    return bool(loss.formula.weight)
+
+
+def is_over_weights(loss: Loss) -> bool:
+    """Whether a weighted mean is over the sum of the weights."""
+    return loss.formula.weight == "weights"
+
+
+def is_legacy(loss: Loss) -> bool:
+    """Whether torch's own takes the deprecated ``size_average`` and ``reduce``."""
+    return loss.legacy
+
+
 def is_homogeneous(loss: Loss) -> bool:
     """Whether operands times a power of two give a power of that times the loss."""
     return loss.formula.degree is not None
@@ -465,6 +480,89 @@ CLAUSES: tuple[Clause, ...] = (
         "target_gradient",
         level="should",
     ),
+    _clause(
+        "weight.value",
+        "Each term counts by its weight; a mean is over the sum of the weights, or over n.",
+        "weight",
+        where=takes_weight,
+    ),
+    _clause(
+        "weight.gradient",
+        "The gradients by the operands count by the weights as the terms do.",
+        "weight",
+        where=takes_weight,
+    ),
+    _clause(
+        "weight.derivative",
+        "The gradient by the weight is that of terms and divisor.",
+        "weight",
+        where=takes_weight,
+    ),
+    _clause(
+        "weight.layout",
+        "Neither depends on the weight's strides, offset or overlap.",
+        "weight",
+        where=takes_weight,
+    ),
+    _clause(
+        "weight.zero",
+        "A weight of zero follows IEEE 754: it hides no NaN, and a mean over no weight is NaN.",
+        "weight",
+        where=takes_weight,
+    ),
+    _clause(
+        "weight.size",
+        "A weight of another size than input raises, even where it would broadcast.",
+        "weight",
+        where=takes_weight,
+    ),
+    _clause(
+        "weight.dtype",
+        "A weight of another dtype, integers among them, takes part in promotion.",
+        "weight",
+        "mixed_dtype",
+        where=takes_weight,
+    ),
+    _clause("weight.purity", "No call writes to the weight.", "weight", where=takes_weight),
+    _clause(
+        "weight.stretched",
+        "Where input is broadcast, a weighted mean is over its own weights, each once.",
+        "weight",
+        "broadcast",
+        level="should",
+        reductions=("mean",),
+        where=is_over_weights,
+    ),
+    _clause(
+        "legacy.reduction",
+        "size_average and reduce, where one is passed, say what the reduction is.",
+        "legacy",
+        where=is_legacy,
+    ),
+    _clause(
+        "legacy.positional",
+        "They are the third and fourth argument; a text there is no reduction.",
+        "legacy",
+        where=is_legacy,
+    ),
+    _clause(
+        "legacy.warning",
+        "Passing either warns.",
+        "legacy",
+        level="should",
+        where=is_legacy,
+    ),
+    _clause(
+        "subclass.value",
+        "Operands of a tensor subclass give the value and the gradients.",
+        "subclass",
+    ),
+    _clause("subclass.type", "The result for a tensor subclass is one as well.", "subclass"),
+    _clause(
+        "subclass.dispatch",
+        "What a subclass makes of calls, in __torch_function__, is what counts.",
+        "subclass",
+    ),
     _clause("module.value", "The module gives the value.", "module"),
     _clause("module.hooks", "Its hooks are called, and change what they may change.", "module"),
     _clause("module.mode", "eval() and train() change nothing.", "module"),
@@ -561,6 +659,9 @@ SELF_REPORTED = frozenset(
         "purity.alias",
         "purity.attributes",
         "purity.state",
+        "weight.size",
+        "legacy.warning",
+        "subclass.type",
         "module.reduction",
         "module.repr",
         "module.state_dict",

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from targets.operands import check_reduction, prepare
+from targets.operands import above_zero, check_reduction, prepare
 from targets.registry import register
 from targets.target import DROP_IN, Target
 
@@ -57,12 +57,10 @@ def loss(
     input: torch.Tensor, target: torch.Tensor, reduction: str = "mean", *, delta: float = 1.0
 ) -> torch.Tensor:
     """Huber's loss by :class:`Huber`. Raises ValueError where ``delta`` is not above 0."""
-    if not delta > 0:
-        raise ValueError(f"delta must be above 0, not {delta}")
     x, y = prepare(input, target)
     check_reduction(reduction)
     function: Any = Huber if torch.compiler.is_compiling() else HuberForward
-    s: torch.Tensor = function.apply(x, y, delta)
+    s: torch.Tensor = function.apply(x, y, above_zero(delta))
     if reduction == "none":
         return s
     return s.sum() if reduction == "sum" else s.mean()

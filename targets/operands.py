@@ -17,6 +17,13 @@ def check_reduction(reduction: str) -> str:
     return reduction
 
 
+def above_zero(delta: float) -> float:
+    """``delta`` itself; raises ValueError where it is not above 0."""
+    if not delta > 0:
+        raise ValueError(f"delta must be above 0, not {delta}")
+    return delta
+
+
 def prepare(input: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Both operands with the broadcast shape and the promoted dtype.
 

@@ -365,8 +365,11 @@ def _is_a(found: Any, kind: str) -> bool:
 
 
 def _adapt_module(found: Any, name: str) -> Target:
-    """A module claims ``module``; one whose reduction cannot be chosen claims the one it has."""
-    claims = DROP_IN | {"module"}
+    """A module claims ``module``; one whose reduction cannot be chosen claims the one it has.
+
+    What its constructor takes by the name of ``weight`` is not what a call takes.
+    """
+    claims = DROP_IN - {"weight", "legacy"} | {"module"}
     if not inspect.isclass(found):
         called = _MeanOnly(found)
         return Target(name, called, claims, _reductions_of(found), module=_Fixed(found))

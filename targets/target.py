@@ -25,10 +25,13 @@ CLAIMS = frozenset(
         "dynamic",
         "export",
         "deterministic",
+        "weight",
+        "legacy",
+        "subclass",
         "module",
     }
 )
-DROP_IN = CLAIMS - {"module"}
+DROP_IN = CLAIMS - {"module", "subclass"}
 REDUCTIONS = ("none", "sum", "mean")
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 DEVICES = ("cpu", "cuda")
@@ -56,14 +59,16 @@ class Target:
     """One implementation with its claims.
 
     ``loss(input, target, reduction="mean") -> Tensor``; ``claims`` are of :data:`CLAIMS`, by
-    default all that a drop-in replacement does. ``module(reduction=...)`` makes an ``nn.Module``,
-    for those that claim ``module``. ``devices`` are the kinds it runs on. ``prepare()`` is called
-    once in each process before the first case, to compile or to import what the loss needs; it
-    raises :class:`TargetUnavailable` where that is not to be had here. ``sources`` are files beside
-    the loss's own that its fingerprint covers: kernels. ``source`` says where the target was found,
-    for reports. ``domain``: the inputs that it takes, where these are not all. ``loss_of``: the
+    default all that a drop-in replacement does; ``weight`` and ``legacy`` count where the loss
+    takes the parameters that they are about. ``module(reduction=...)`` makes an ``nn.Module``, for
+    those that claim ``module``. ``devices`` are the kinds it runs on. ``prepare()`` is called once
+    in each process before the first case, to compile or to import what the loss needs; it raises
+    :class:`TargetUnavailable` where that is not to be had here. ``sources`` are files beside the
+    loss's own that its fingerprint covers: kernels. ``source`` says where the target was found, for
+    reports. ``domain``: the inputs that it takes, where these are not all. ``loss_of``: the
     specification by which it is judged (``loss-conformance losses`` lists them); ``parameters``:
-    which of that loss's it takes, by keyword: those that its signature names, unless told.
+    which of those of torch's loss it takes, by keyword: those that its signature names, unless
+    told.
     Raises :class:`TargetError` where a field is not valid.
     """
 

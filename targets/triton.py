@@ -72,10 +72,10 @@ class Kernels:
     """The kernels, launched on tensors."""
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, reduction: str) -> torch.Tensor:
-        dtype, n, wide = x.dtype, x.numel(), _torch_wide(x.dtype)
+        dtype, n, wide = x.dtype, x.numel(), widened(x.dtype)
         x, y = (readable(operand).contiguous() for operand in (x, y))
         out = torch.empty_like(x) if reduction == "none" else x.new_empty(())
-        blocks, acc = triton.cdiv(n, BLOCK), _wide(dtype)
+        blocks, acc = triton.cdiv(n, BLOCK), accumulator(dtype)
         with launching(x):
             if reduction != "none":
                 # Through memory: a float argument would reach the kernel as float32.
@@ -101,20 +101,22 @@ class Kernels:
         dtype, n, scalar = x.dtype, x.numel(), g.dim() < x.dim()
         g, x, y = (readable(operand).contiguous() for operand in (g, x, y))
         grad_x, grad_y = (torch.empty_like(x) if need else x.new_empty(0) for need in needed)
-        factor = torch.full((), scale, dtype=_torch_wide(dtype), device=x.device)
+        factor = torch.full((), scale, dtype=widened(dtype), device=x.device)
         operands = g, x, y, grad_x, grad_y, factor, n
         blocks = triton.cdiv(n, BLOCK)
         with launching(x):
             if blocks:
-                gradient[(blocks,)](*operands, scalar, *needed, _wide(dtype), BLOCK)
+                gradient[(blocks,)](*operands, scalar, *needed, accumulator(dtype), BLOCK)
         return grad_x.to(dtype), grad_y.to(dtype)
 
 
-def _wide(dtype: torch.dtype) -> Any:
+def accumulator(dtype: torch.dtype) -> Any:
+    """What a kernel computes in, for operands of ``dtype``."""
     return tl.float64 if dtype is torch.float64 else tl.float32
 
 
-def _torch_wide(dtype: torch.dtype) -> torch.dtype:
+def widened(dtype: torch.dtype) -> torch.dtype:
+    """The same, of a tensor."""
     return torch.promote_types(dtype, torch.float32)
 
 

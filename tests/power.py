@@ -35,9 +35,11 @@ from tests.mutants.losses import LOSS_MUTANTS
 from tests.pool import ended, gpu_pool, in_processes
 from tests.right import RIGHT
 from tests.right.losses import RIGHT_LOSSES
+from tests.right.signatures import RIGHT_SIGNATURES
 from tests.sessions import session_on
 
-ON_CPU, SOUND = (*MUTANTS, *LOSS_MUTANTS), (*RIGHT, *RIGHT_LOSSES)
+ON_CPU = (*MUTANTS, *LOSS_MUTANTS)
+SOUND = (*RIGHT, *RIGHT_LOSSES, *RIGHT_SIGNATURES)
 BROKEN = (*ON_CPU, *CUDA_MUTANTS)
 BANK = {t.name: t for t in (*(m.target for m in (*BROKEN, *LENIENT)), *SOUND)}
 # Tens of gigabytes and of seconds for each: tests/observer/test_large.py shows them fail, on less.

@@ -23,6 +23,7 @@ from conformance import cli
 from conformance.cases.case import Case, Operand
 from conformance.cases.profiles import PROFILES
 from conformance.clauses import BY_ID, CLAUSES
+from conformance.judging.experiments import run_experiment
 from conformance.judging.findings import merged
 from conformance.report.text import conclusion, render
 from conformance.running.concluding import conclude
@@ -31,6 +32,7 @@ from conformance.running.inprocess import judge
 from conformance.running.run import run_shard
 from conformance.running.shards import plan
 from conformance.verdict.verdict import BROKEN_STATUSES, ClauseResult, Verdict
+from targets import resolve
 from targets.target import CLAIMS
 from tests.bank import defects, right_ones
 from tests.pages import verdict
@@ -128,6 +130,18 @@ def test_the_suite_says_of_a_broken_example_what_its_page_says(
         if message.endswith(" …"):
             messages = [f"{m[: len(message) - 2]} …" for m in messages]
         assert message in messages
+
+
+def test_the_suite_says_of_a_weighted_loss_what_its_page_says(tmp_path: Path) -> None:
+    _, _, text = text_of("losses.md").partition("## Weights and flags\n")
+    source, said = EXAMPLE.findall(text)[0]
+    path = tmp_path / "broken.py"
+    path.write_text(source, encoding="utf-8")
+    session = session_on(resolve(f"{path}:loss", "huber"))
+    told = dict(FOUND.findall(said))
+    found = {clause: run_experiment(clause, session.bench(clause, "float64")) for clause in told}
+    assert told
+    assert found == {clause: ([message], None) for clause, message in told.items()}
 
 
 @pytest.mark.parametrize("page", ["tutorial.md", "oracle.md"])

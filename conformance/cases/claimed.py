@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # with NumPy, which the command line does not need
     from reference.losses import Loss
 
 DEVICES = ("cpu", "cuda")  # the kinds; a test holds them in step with ``targets``
+# The claims that count only where the loss takes these parameters.
+TAKING = {"weight": frozenset({"weight"}), "legacy": frozenset({"size_average", "reduce"})}
 
 
 class UnknownLoss(ValueError):
@@ -54,14 +56,10 @@ class Claimed:
 
         return LOSSES[self.loss_of]
 
-    def to_json(self) -> dict[str, Any]:
-        listed = ("reductions", "dtypes", "devices", "parameters")
-        changed = {"claims": sorted(self.claims), "domain": self.domain.to_json()}
-        return vars(self) | changed | {k: [*vars(self)[k]] for k in listed}
-
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Claimed:
-        """The inverse of :meth:`to_json`, but for claims that its loss does not make.
+        """From what an observer says, but for claims that its loss does not make or that it lacks
+        the parameters for.
 
         Raises ValueError where ``data`` is none, and UnknownLoss.
         """
@@ -77,9 +75,10 @@ class Claimed:
             if data["loss_of"] not in LOSSES:
                 raise UnknownLoss(data["loss_of"])
             loss = LOSSES[data["loss_of"]]
+            lacking = _lacking(loss, frozenset(data["parameters"]))
             return cls(
                 data["name"],
-                frozenset(data["claims"]) - loss.unclaimed,
+                frozenset(data["claims"]) - loss.unclaimed - lacking,
                 tuple(data["reductions"]),
                 tuple(data["dtypes"]),
                 tuple(data["devices"]),
@@ -94,3 +93,10 @@ class Claimed:
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"not what a target claims: {error!r}") from error
+
+
+def _lacking(loss: Loss, parameters: frozenset[str]) -> frozenset[str]:
+    """The claims that are not made: torch's own does not take what they are about, or the target
+    has no such ``parameters``."""
+    taken = {"weight": bool(loss.formula.weight), "legacy": loss.legacy}
+    return frozenset(c for c, names in TAKING.items() if not (taken[c] and names <= parameters))

@@ -20,7 +20,13 @@ ALL = tuple(dict.fromkeys(c.family for c in CLAUSES))
 # finds most in the least time comes first. What needs Dynamo is together: importing it is slow;
 # and so is what needs forward-mode AD.
 EXPERIMENT_SHARDS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("quick", ("broadcasting", "dtypes", "layout", "metamorphic", "module", "errors", "domain")),
+    (
+        "quick",
+        (
+            *("broadcasting", "dtypes", "layout", "metamorphic", "module", "errors", "domain"),
+            *("weight", "legacy", "subclass"),
+        ),
+    ),
     ("quick", ("autograd",)),
     ("quick", ("transforms", "autograd.hooks", "autograd.forward", "errors.devices")),
     ("quick", ("purity", "resources", "cuda")),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conformance.cases.claimed import TAKING
 from conformance.running.options import UsageError
 from targets.target import DROP_IN, DTYPES, REDUCTIONS
 
@@ -77,7 +78,8 @@ def _claims(tried: Tried) -> list[str]:
     """What a drop-in replacement claims, less what raised, with the reasons."""
     remarks = [f"    # {c} is claimed: {_short(why)}" for c, why in sorted(tried.wrong.items())]
     whole = "DROP_IN" + (' | {"module"}' if "module" in tried.claims else "")
-    dropped = sorted(DROP_IN - {*tried.claims})
+    untold = {claim for claim in TAKING if claim not in tried.dropped}  # the signature says it
+    dropped = sorted(DROP_IN - {*tried.claims} - untold)
     if not dropped:
         return [*remarks, f"    claims={whole},"]
     whole = f"({whole})" if "|" in whole else whole

@@ -29,6 +29,8 @@ EXPERIMENTS: dict[str, tuple[str, ...]] = {
     "compile": ("transforms.fake", "transforms.compile"),
     "dynamic": ("transforms.compile_dynamic",),
     "export": ("transforms.export",),
+    "weight": ("weight.value", "weight.gradient", "weight.derivative"),
+    "legacy": ("legacy.reduction", "legacy.positional"),
     "module": ("module.value",),
 }
 RESTS_ON = {"dynamic": "compile"}

@@ -39,6 +39,8 @@ class Formula:
     ``term_size``, ``slope_size``: the same on the magnitudes of whatever is added up, by which the
     error of any order of operations is bounded (:mod:`reference.bounds`). ``kinks``: the |d|, by
     the parameters, at which slope or curvature jump. ``degree``: k, where ℓ(2d) is 2ᵏ·ℓ(d).
+    ``weight``: what a weighted mean is over, the sum of the ``weights`` or the number of
+    ``elements``; empty where the loss takes no weight (see ``weighted.py``).
     """
 
     term: Elementwise
@@ -49,6 +51,7 @@ class Formula:
     kinks: Callable[..., tuple[float, ...]] = nowhere
     at: tuple[float, ...] = ()
     degree: int | None = None
+    weight: str = ""
 
     def given(self, at: tuple[float, ...]) -> Formula:
         """At other values of the parameters."""

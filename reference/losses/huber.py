@@ -85,7 +85,9 @@ def kinks(delta: float) -> tuple[float, ...]:
     return () if math.isinf(delta) else (delta,)
 
 
-FORMULA = Formula(term, slope, curvature, term_size, slope_size, kinks, (DELTA.default,))
+FORMULA = Formula(
+    term, slope, curvature, term_size, slope_size, kinks, (DELTA.default,), weight="elements"
+)
 LOSS = Loss(
     "huber",
     "huber_loss",

@@ -40,7 +40,7 @@ def kinks() -> tuple[float, ...]:
     return (0.0,)
 
 
-FORMULA = Formula(term, slope, curvature, term, slope_size, kinks, degree=1)
+FORMULA = Formula(term, slope, curvature, term, slope_size, kinks, degree=1, weight="weights")
 LOSS = Loss(
     "l1",
     "l1_loss",
@@ -49,4 +49,5 @@ LOSS = Loss(
     terms,
     vjp_orders,
     should=frozenset({"dtypes.unsupported"}),
+    legacy=True,
 )

@@ -42,7 +42,8 @@ class Loss:
     take one step to divide by n come first. All orders are equal as rationals; they differ in
     rounding, and in where they over- or underflow. ``unclaimed``: what torch's own does not do, so
     that nobody is asked for it; ``should``: clauses that torch's own breaks, which are no ``must``
-    for this loss. SPEC.md has the reason of each.
+    for this loss. SPEC.md has the reason of each. ``legacy``: whether torch's own takes the
+    deprecated ``size_average`` and ``reduce``.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Loss:
     parameters: tuple[Parameter, ...] = ()
     unclaimed: frozenset[str] = frozenset()
     should: frozenset[str] = frozenset()
+    legacy: bool = False
     version: str = "1.0"
 
     @property

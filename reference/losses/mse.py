@@ -65,5 +65,7 @@ def _rare(d: Any, g: Any, n: Any) -> Iterator[Any]:
     yield ((2 * g) * d) / n
 
 
-FORMULA = Formula(term, slope, curvature, term_size=term, slope_size=slope_size, degree=2)
-LOSS = Loss("mse", "mse_loss", "MSELoss", FORMULA, terms, vjp_orders)
+FORMULA = Formula(
+    term, slope, curvature, term_size=term, slope_size=slope_size, degree=2, weight="weights"
+)
+LOSS = Loss("mse", "mse_loss", "MSELoss", FORMULA, terms, vjp_orders, legacy=True)

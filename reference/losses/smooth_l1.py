@@ -92,4 +92,13 @@ def kinks(beta: float) -> tuple[float, ...]:
 
 
 FORMULA = Formula(term, slope, curvature, term_size, slope_size, kinks, (BETA.default,))
-LOSS = Loss("smooth_l1", "smooth_l1_loss", "SmoothL1Loss", FORMULA, terms, vjp_orders, (BETA,))
+LOSS = Loss(
+    "smooth_l1",
+    "smooth_l1_loss",
+    "SmoothL1Loss",
+    FORMULA,
+    terms,
+    vjp_orders,
+    (BETA,),
+    legacy=True,
+)

@@ -1,4 +1,4 @@
-"""The loss as a C++ operator for the CPU: mse.cpp, built on first use by torch's cpp_extension."""
+"""Losses as C++ operators for the CPU, built on first use by torch's cpp_extension."""
 
 from __future__ import annotations
 
@@ -12,17 +12,29 @@ import torch
 
 from targets import compiled
 from targets.building import cache_folder, locked
+from targets.operands import above_zero
 from targets.registry import register
 from targets.target import DROP_IN, Target, TargetUnavailable
 
 LIBRARY = "loss_conformance_cpp"
 SOURCE = Path(__file__).with_name("mse.cpp")
+HUBER_LIBRARY = "loss_conformance_cpp_huber"
+HUBER_SOURCE = Path(__file__).with_name("huber.cpp")
 FLAGS = ("-O3", "-fopenmp", "-Wall")
 
 
 def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
     """The mean squared error by the operators of mse.cpp; errors as :func:`compiled.loss`."""
     return compiled.loss(LIBRARY, input, target, reduction)
+
+
+def huber(
+    input: torch.Tensor, target: torch.Tensor, reduction: str = "mean", *, delta: float = 1.0
+) -> torch.Tensor:
+    """Huber's loss by the operators of huber.cpp; ValueError where ``delta`` is not above 0."""
+    return compiled.loss(
+        HUBER_LIBRARY, input, target, reduction, above_zero(delta), of=compiled.HUBER
+    )
 
 
 def load(source: Path, library: str) -> None:
@@ -65,7 +77,14 @@ def prepare() -> None:
     load(SOURCE, LIBRARY)
 
 
+@functools.cache
+def prepare_huber() -> None:
+    """The same for those of huber.cpp."""
+    load(HUBER_SOURCE, HUBER_LIBRARY)
+
+
 compiled.define(LIBRARY)
+compiled.define(HUBER_LIBRARY, compiled.HUBER)
 CPP = register(
     Target(
         "cpp",
@@ -75,5 +94,17 @@ CPP = register(
         devices=("cpu",),
         prepare=prepare,
         sources=(str(SOURCE), compiled.__file__),
+    )
+)
+HUBER = register(
+    Target(
+        "cpp",
+        huber,
+        DROP_IN,
+        summary="a C++ operator for the CPU",
+        devices=("cpu",),
+        prepare=prepare_huber,
+        sources=(str(HUBER_SOURCE), compiled.__file__),
+        loss_of="huber",
     )
 )

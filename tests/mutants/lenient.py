@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn._reduction import legacy_get_string
+from torch.nn.functional import mse_loss
 
 from targets import Target
 from targets.module import MSE
@@ -277,6 +279,43 @@ def takes_long(target: Target) -> bool:
     return own[1] > 1000 * seconds(torch.nn.functional.mse_loss, 2**12) or own[1] > 10 * own[0]
 
 
+def mean_of_stretched_weights(
+    x: Tensor, y: Tensor, reduction: str = "mean", *, weight: Tensor | None = None
+) -> Tensor:
+    """A weighted mean is over the weights as they are stretched."""
+    if weight is None or reduction != "mean":
+        return mse_loss(x, y, reduction=reduction, weight=weight)
+    products = mse_loss(x, y, reduction="none", weight=weight)
+    return products.sum() / weight.expand(products.shape).sum()
+
+
+def over_stretched_weights(target: Target) -> bool:
+    x, y, w = torch.zeros(3), torch.ones(2, 3), torch.full((3,), 2.0)
+    loss: Any = target.loss
+    return bool(loss(x, y, weight=w) != mse_loss(x, y, weight=w))
+
+
+def silent_flags(
+    x: Tensor,
+    y: Tensor,
+    size_average: Any = None,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Takes the deprecated flags without a warning."""
+    if size_average is not None or reduce is not None:
+        reduction = legacy_get_string(size_average, reduce, emit_warning=False)
+    return mse_loss(x, y, reduction=reduction)
+
+
+def silent_about_flags(target: Target) -> bool:
+    loss: Any = target.loss
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        loss(torch.ones(2), torch.zeros(2), size_average=True)
+    return not told
+
+
 AUTOCAST = EAGER | {"autocast"}
 
 LENIENT: tuple[Mutant, ...] = (
@@ -309,4 +348,18 @@ LENIENT: tuple[Mutant, ...] = (
         witness=takes_long,
     ),
     mutant("saves-all", saves_all, "resources", witness=saves_four),
+    mutant(
+        "stretched-weights",
+        mean_of_stretched_weights,
+        "weight",
+        claims=EAGER | {"weight"},
+        witness=over_stretched_weights,
+    ),
+    mutant(
+        "silent-flags",
+        silent_flags,
+        "legacy",
+        claims=EAGER | {"legacy"},
+        witness=silent_about_flags,
+    ),
 )

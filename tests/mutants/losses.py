@@ -20,6 +20,7 @@ from tests.right.losses import NAMES, TORCH, ByHand, named, slope
 from .loss_probes import differs
 from .mutant import Mutant, memory, reduce
 from .pieces import L1_TERMS, PIECE_RULES, PIECES, clipped_at_one
+from .signatures import SIGNATURE_MUTANTS
 
 # Values, gradients and shapes in eager mode, so that none is rejected for what it does not claim.
 EAGER = frozenset({"broadcast", "empty", "target_gradient"})
@@ -291,4 +292,4 @@ def _every() -> Iterator[Mutant]:
         yield _of_loss(loss, _First, _valued(loss, _First()), "value", prefix="limit-of-")
 
 
-LOSS_MUTANTS: tuple[Mutant, ...] = tuple(_every())
+LOSS_MUTANTS: tuple[Mutant, ...] = (*_every(), *SIGNATURE_MUTANTS)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from torch.utils.cpp_extension import is_ninja_available
 
+from targets.cpp import HUBER_SOURCE as HUBER
 from targets.cpp import SOURCE as CPP
 from targets.cuda.build import NVCC_FLAGS
 from targets.cuda.build import SOURCE as CUDA
@@ -37,10 +38,24 @@ compiled.define("broken")
 target = Target("broken", loss, DROP_IN, prepare=lambda: load(Path({source!r}), "broken"))
 """
 
+HUBER_OPERATOR = """
+from pathlib import Path
+from targets import DROP_IN, Target, compiled
+from targets.cpp import load
+def loss(input, target, reduction="mean", *, delta=1.0):
+    if not delta > 0:
+        raise ValueError("delta must be above 0")
+    return compiled.loss("broken", input, target, reduction, delta, of=compiled.HUBER)
+compiled.define("broken", compiled.HUBER)
+target = Target(
+    "broken", loss, DROP_IN, prepare=lambda: load(Path({source!r}), "broken"), loss_of="huber"
+)
+"""
 COMPILED_TRITON = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from targets import huber_triton as huber
 from targets import triton as kernels
 of, to, wide = "*{dtype}", "*{dtype}", "*{wide}"
 constants = {{"wide": getattr(kernels.tl, {wide!r}.replace("fp", "float")), "block": 1024}}
@@ -56,6 +71,13 @@ for kernel, arguments, given in (
             constants | dict(scalar=scalar, need_x=True, need_y=not scalar),
         )
         for scalar in (True, False)
+    ),
+    (huber.terms, (of, of, to, wide, "i32"), constants),
+    (huber.sum_terms, (of, of, wide, wide, "i64"), constants),
+    (
+        huber.gradient,
+        (of, of, of, to, to, wide, wide, "i32"),
+        constants | dict(scalar=False, need_x=True, need_y=True),
     ),
 ):
     kinds = (*arguments, *["constexpr"] * len(given))
@@ -109,6 +131,12 @@ CPP_DEFECTS = {
         ("#include <ATen/AccumulateType.h>", "#include <ATen/AccumulateType.h>\n#include <atomic>"),
         ("at::Tensor sum = block_sums<scalar_t, Acc>(a, b, x).sum();", ATOMIC),
     ],
+}
+HUBER_DEFECTS = {
+    "signed threshold": [("return size <= delta ? d * d", "return d <= delta ? d * d")],
+    "factor missing": [("delta * (size - delta / 2)", "size - delta / 2")],
+    "slope of one piece": [("return d > delta ? delta : d < -delta ? -delta : d;", "return d;")],
+    "delta burnt in": [("limit = static_cast<Op>(delta)", "limit = static_cast<Op>(1)")],
 }
 TRITON_DEFECTS = {
     "lost tail": [("blocks, acc = triton.cdiv(n, BLOCK)", "blocks, acc = max(n // BLOCK, 1)")],
@@ -203,6 +231,29 @@ def test_a_broken_cuda_kernel_is_rejected(defect: str, tmp_path: Path) -> None:
 def test_the_cpp_target_conforms() -> None:
     result = check("cpp")
     assert result.returncode == 0, described(result)
+
+
+@needs_ninja
+@pytest.mark.full
+def test_hubers_cpp_target_conforms() -> None:
+    result = check("cpp", "--loss", "huber")
+    assert result.returncode == 0, described(result)
+
+
+@needs_triton
+@pytest.mark.full
+def test_hubers_triton_target_conforms() -> None:
+    result = check("triton", "--loss", "huber", TRITON_INTERPRET="1")
+    assert result.returncode == 0, described(result)
+
+
+@needs_ninja
+@only(["signed threshold"], "defect", HUBER_DEFECTS)
+def test_a_broken_cpp_kernel_of_huber_is_rejected(defect: str, tmp_path: Path) -> None:
+    source = edited(HUBER, HUBER_DEFECTS[defect], tmp_path)
+    path = written(tmp_path, HUBER_OPERATOR.format(source=str(source)))
+    result = check(path, "--clause", "value.*,gradient.*")
+    assert rejected(result), described(result)
 
 
 @needs_ninja

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.metadata
+import inspect
 import pickle
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from tests.sessions import claimed
 SHIPPED = ("builtin", "function", "module", "tutorial-function", "tutorial-module")
 CONFORMING = ("builtin", "function", "module")
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+OF_MODULE = DROP_IN - {"weight", "legacy"} | {"module"}  # an ``nn.Module`` as it is
 
 
 def square(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
@@ -82,7 +84,7 @@ def write(folder: Path, text: str, name: str = "mine.py") -> str:
 
 def test_a_target_claims_to_be_a_drop_in_by_default() -> None:
     target = Target("mine", square)
-    assert target.claims == DROP_IN == CLAIMS - {"module"}
+    assert target.claims == DROP_IN == CLAIMS - {"module", "subclass"}
     assert target.reductions == ("none", "sum", "mean")
     assert target.dtypes == ("float64", "float32", "float16", "bfloat16")
 
@@ -195,6 +197,44 @@ def test_a_callable_claims_to_be_a_drop_in() -> None:
     assert (target.name, target.loss, target.claims) == ("square", square, DROP_IN)
 
 
+def weighted(x: Any, y: Any, reduction: str = "mean", *, weight: Any = None) -> Any:
+    return F.mse_loss(x, y, reduction=reduction, weight=weight)
+
+
+def averaged(x: Any, y: Any, size_average: Any = None, reduction: str = "mean") -> Any:
+    return F.mse_loss(x, y, size_average, reduction=reduction)
+
+
+def anything(x: Any, y: Any, reduction: str = "mean", **others: Any) -> Any:
+    return F.mse_loss(x, y, reduction=reduction, **others)
+
+
+@pytest.mark.parametrize(
+    ("spec", "made"),
+    [
+        (square, set()),
+        (weighted, {"weight"}),
+        (averaged, set()),
+        (anything, set()),
+        (F.mse_loss, {"weight", "legacy"}),
+        (Target("mine", anything, parameters=("weight",)), {"weight"}),
+        (Target("mine", F.mse_loss, {"empty"}), set()),  # type: ignore[arg-type]
+        (Target("mine", F.mse_loss, parameters=()), set()),
+        ("builtin", {"weight", "legacy", "subclass"}),
+    ],
+)
+def test_what_the_signature_takes_is_claimed(spec: Any, made: set[str]) -> None:
+    found = claimed(resolve(spec))
+    assert found.claims & {"weight", "legacy", "subclass"} == made
+
+
+def test_the_builtins_claim_what_this_torch_takes() -> None:
+    for loss, function in (("mse", F.mse_loss), ("l1", F.l1_loss), ("huber", F.huber_loss)):
+        taken = inspect.signature(function).parameters
+        found = claimed(resolve("builtin", loss)).claims
+        assert ("weight" in found, "legacy" in found) == ("weight" in taken, "reduce" in taken)
+
+
 @pytest.mark.parametrize("function", [mean_only, functools.partial(mean_only), Square.apply])
 def test_a_callable_without_reduction_is_a_mean(function: Any) -> None:
     target = resolve(function)
@@ -237,7 +277,7 @@ def test_a_callable_with_any_keyword_takes_a_reduction() -> None:
 
 def test_a_module_class_is_made_with_the_reduction() -> None:
     target = resolve(torch.nn.MSELoss)
-    assert target.claims == CLAIMS
+    assert target.claims == OF_MODULE
     assert target.module is torch.nn.MSELoss
     assert target.loss(torch.ones(2), torch.zeros(2), reduction="sum") == 2
 
@@ -245,7 +285,7 @@ def test_a_module_class_is_made_with_the_reduction() -> None:
 @pytest.mark.parametrize("spec", [Plain, Plain()])
 def test_a_module_without_reduction_is_a_mean(spec: Any) -> None:
     target = resolve(spec)
-    assert (target.name, target.reductions, target.claims) == ("Plain", ("mean",), CLAIMS)
+    assert (target.name, target.reductions, target.claims) == ("Plain", ("mean",), OF_MODULE)
     assert target.loss(torch.ones(2), torch.zeros(2), reduction="mean") == 1
     assert target.module is not None
     assert isinstance(target.module(reduction="mean"), Plain)

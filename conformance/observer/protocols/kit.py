@@ -43,7 +43,7 @@ class Kit:
     target: Any
     device: str
 
-    def loss(self, x: Any, y: Any, reduction: Any, **parameters: float) -> Any:
+    def loss(self, x: Any, y: Any, reduction: Any, **parameters: Any) -> Any:
         """The loss as the target computes it."""
         if parameters:
             return self.target.loss(x, y, reduction=as_written(reduction), **parameters)
