@@ -412,6 +412,8 @@ def within(target: Claimed, case: Case) -> Iterator[Case]:
     claims = target.claims
     if case.loss != target.loss_of:
         case = case.replace(loss=target.loss_of)
+    if case.result != target.domain.result:
+        case = case.replace(result=target.domain.result)
     if case.parameters and not _is_tried(target, case):
         return
     if target.domain != FULL:
@@ -436,6 +438,8 @@ def within(target: Claimed, case: Case) -> Iterator[Case]:
         return
     if "target_gradient" not in claims:
         case = case.replace(needs=(case.needs[0] and not case.same, False))
+    if case.same and target.domain.result and any(target.domain.result.rounded):
+        return  # it is not the same after it
     if case.same:
         needed = any(case.needs)
         case = case.replace(target=case.input, needs=(needed, needed))

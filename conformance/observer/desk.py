@@ -134,7 +134,7 @@ def _guarded(target: Any) -> Any:
     domain = Domain.from_json(dataclasses.asdict(target.domain))
     if domain == FULL:
         return target
-    loss = target.loss
+    loss = _named(domain, target.loss)
 
     @functools.wraps(loss)
     def inside_of_domain(*args: Any, **named: Any) -> Any:
@@ -147,7 +147,23 @@ def _guarded(target: Any) -> Any:
         return loss(*args, **named)
 
     inside_of_domain.unguarded = loss  # type: ignore[attr-defined]
-    return dataclasses.replace(target, loss=inside_of_domain)
+    module = target.module and _named(domain, target.module)
+    return dataclasses.replace(target, loss=inside_of_domain, module=module)
+
+
+def _named(domain: Domain, function: Any) -> Any:
+    """A loss, or what makes a module: handed its own name for a mean."""
+    mean = domain.result.mean if domain.result else "mean"
+    if mean == "mean":
+        return function
+
+    @functools.wraps(function)
+    def by_its_name(*args: Any, **named: Any) -> Any:
+        if named.get("reduction") == "mean":
+            named["reduction"] = mean
+        return function(*args, **named)
+
+    return by_its_name
 
 
 def _stretch(operands: Sequence[torch.Tensor]) -> bool:

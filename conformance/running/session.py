@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from conformance.cases.case import Case
@@ -21,6 +21,7 @@ from conformance.judging.findings import (
     INTERMITTENT,
 )
 from conformance.judging.observer import Lost, Observer, Raised, Unavailable
+from conformance.judging.oracle import form_of
 from conformance.running.losses import (
     Kinds,
     LostCall,
@@ -213,7 +214,9 @@ class Session:
 
     def bench(self, clause: str, dtype: str) -> Bench:
         """For the experiment of a clause."""
-        formula = self.target.specification.formula
+        formula = replace(
+            self.target.specification.formula, form=form_of(self.target.domain.result)
+        )
         return Bench(self.observer, dtype, self.seed, formula, f"{EXPERIMENT}{clause} {dtype}")
 
     def limited(self, clause: str) -> contextlib.AbstractContextManager[None]:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from conformance.cases.case import promote
 from conformance.cases.claimed import Claimed
 from conformance.cases.domain import FULL, enlarged, holds, padded
 from conformance.cases.plans import derive
@@ -26,6 +27,7 @@ from conformance.judging.seen import Seen
 from reference.bounds import slack
 from reference.formats import Floats, Format, round_nearest
 from reference.losses.formula import Formula
+from reference.reductions import EVERYTHING
 
 T = TypeVar("T")
 Messages = Iterator[str]
@@ -78,7 +80,57 @@ class Bench:
         # The lowest bits give the sign and the exponent, the highest the significand.
         values = (1 + (bits >> 11) * 2.0**-53) * _POWERS[bits % 10]
         kind = dtype or self.dtype
-        return Given(round_nearest(values, FORMAT_OF[kind]), kind)
+        return Given(self.nearest(values, kind), kind)
+
+    def nearest(self, values: Floats, dtype: str) -> Floats:
+        """In ``dtype``, and in whatever the target may round to first: so it rounds nothing."""
+        for name in (*self._rounded, dtype):
+            values = round_nearest(values, FORMAT_OF[name])
+        return values
+
+    @property
+    def _rounded(self) -> tuple[str, ...]:
+        """Dtypes that a target may round to first: what they all hold is the same after it."""
+        result = self.target.domain.result
+        named = {*result.rounded} - {""} if result else set()
+        return tuple(
+            d for n in sorted(named) for d in (self.target.dtypes if n == "input" else (n,))
+        )
+
+    @property
+    def own_dtype(self) -> str:
+        """That of each result, or ``input``; empty where it is what torch promotes to."""
+        result = self.target.domain.result
+        return result.dtype if result else ""
+
+    def promoted(self, x: str, y: str) -> str:
+        """The dtype of a result, of operands of these."""
+        return x if self.own_dtype == "input" else self.own_dtype or promote(x, y)
+
+    @property
+    def result_dtype(self) -> str:
+        """The same, of operands of this dtype."""
+        return self.promoted(self.dtype, self.dtype)
+
+    @property
+    def coarse(self) -> Format:
+        """The format with the largest subnormals of those that an operand and a result have."""
+        formats = (FORMAT_OF[name] for name in (self.dtype, self.result_dtype))
+        return max(formats, key=lambda fmt: fmt.emin)
+
+    def result_shape(self, shape: Shape, reduction: str) -> Shape:
+        """That of a result, where operands broadcast to ``shape``."""
+        return self.formula.form.shape(shape, reduction)
+
+    @property
+    def adds_everything(self) -> bool:
+        """Whether sum and mean are over all elements, and the mean over their number."""
+        form = self.formula.form
+        return (form.over, form.divisor) == (EVERYTHING.over, EVERYTHING.divisor)
+
+    def grad_output(self, values: Floats) -> Given:
+        """For a result: no operand, so that the domain says nothing of it."""
+        return Given(np.asarray(values, np.float64), self.result_dtype)
 
     def plain(self, shape: Shape, index: int) -> Floats:
         """Multiples of 1/8 as :func:`eighths` gives, of this very shape."""
@@ -156,21 +208,32 @@ def run_experiment(clause: str, bench: Bench) -> tuple[list[str], str | None]:
 
 
 def deviation(
-    bench: Bench, what: str, got: Any, value: Floats, magnitude: Floats, terms: int = 1
+    bench: Bench,
+    what: str,
+    got: Any,
+    value: Floats,
+    magnitude: Floats,
+    terms: int = 1,
+    of_result: bool = False,
 ) -> Messages:
     """A message where ``got`` is no tensor within :func:`reference.bounds.slack` of ``value``.
 
-    ``value`` and ``magnitude``: arrays of the shape that ``got`` must have.
+    ``value`` and ``magnitude``: arrays of the shape that ``got`` must have. ``of_result``: whether
+    it has the dtype of a result, where that is another than its operands'.
     """
+    dtype = bench.result_dtype if of_result else bench.dtype
+    fmt = FORMAT_OF[dtype]
+    if not of_result and bench.result_dtype != dtype:  # it may come by way of the result's
+        fmt = max(fmt, FORMAT_OF[bench.result_dtype], key=lambda f: f.u)
     if bench.target.domain != FULL and isinstance(got, Seen) and got.values.size == np.size(value):
         value, magnitude = (np.reshape(v, got.values.shape) for v in (value, magnitude))
     shape = np.shape(value)
     if not isinstance(got, Seen):
         yield f"{what} is {brief(got)}, not a tensor"
-    elif got.dtype != bench.dtype or got.values.shape != shape:
-        yield f"{what} is {brief(got)}, not {bench.dtype}{list(shape)}"
+    elif got.dtype != dtype or got.values.shape != shape:
+        yield f"{what} is {brief(got)}, not {dtype}{list(shape)}"
     else:
-        fmt, seen = bench.fmt, got.values
+        seen = got.values
         wide = slack(fmt.u, fmt.accumulator.u, fmt.eta, magnitude, terms)
         low, high = value - wide, value + wide
         wrong = np.argwhere(~((low <= seen) & (seen <= high)))
@@ -198,7 +261,8 @@ def deviation_of_value(
     ``terms``: how many are added up, where these are not all.
     """
     exact, size = (np.asarray(f(d, reduction)) for f in (bench.formula.value, bench.formula.size))
-    yield from deviation(bench, what, got, exact, size, d.size if terms is None else terms)
+    count = d.size if terms is None else terms
+    yield from deviation(bench, what, got, exact, size, count, of_result=True)
 
 
 def deviation_of_both(
