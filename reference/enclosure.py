@@ -30,7 +30,6 @@ Flags = NDArray[np.uint8]
 # binary64 stays in float64 while every operand lies in 2^±SAFE: then a difference, its square and
 # any product of three operands keep their rounding errors representable (2^-(3·340+53) > 2^-1074).
 SAFE = 340
-BEYOND = 2.0**400  # as a difference, where the result is binary32 or a half
 
 
 @dataclass(frozen=True)
@@ -253,18 +252,12 @@ class Enclosure:
         """Rounded outward to ``fmt``, exponents still unbounded."""
         return Enclosure(fmt, self.ends)._step(self.ends, self.flags)
 
-    def in_floats(self) -> Enclosure:
-        """Carried by float64, of a format that is narrower: what is beyond 2^400 overflows there
-        whatever becomes of it, and may as well be 2^400."""
-        ends = np.clip(self.ends, -BEYOND, BEYOND).astype(np.float64)
-        return Enclosure(self.fmt, ends, self.flags)
-
     def cast(self, fmt: Format) -> Enclosure:
         """Rounded outward to ``fmt``, whole or in halves; they differ where these are subnormal.
 
         Two paths may lead to an operand, each with its own cast.
         """
-        half = Enclosure(self.fmt, self.ends / 2, self.flags)
+        half = Enclosure(self.fmt, self.ends * _number(0.5, self.exact), self.flags)
         return 2 * half.to(fmt)
 
     def reshape(self, shape: tuple[int, ...]) -> Enclosure:

@@ -285,6 +285,16 @@ def _examples(target: Claimed) -> Iterator[Case]:
         yield with_shapes(case, (1, 3), (0, 3))
     yield from _deep_layouts(target)
     yield from _large_integers(target)
+    if target.domain.result is not None:
+        yield from _single(target)
+
+
+def _single(target: Claimed) -> Iterator[Case]:
+    """One sample, one column, one number: what squeezes a result confounds these. And nothing of
+    some, or some of nothing."""
+    shapes = ((1, 3), (3, 1), (1, 1), (1,), (1, 1, 3), (1, 5, 1), (2, 1, 3), (0, 3), (3, 0))
+    for case, shape in itertools.product(starts(target), shapes):
+        yield with_shapes(case, shape, shape)
 
 
 def _deep_layouts(target: Claimed) -> Iterator[Case]:

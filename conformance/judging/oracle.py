@@ -74,7 +74,7 @@ def grad_output(case: Case, dtype: str) -> Operand:
 def permitted_value(case: Case, dtype: str) -> PermittedSet:
     """What the loss may be, if its dtype is ``dtype``."""
     x, y = case.input, case.target
-    exact = needs_rationals(FORMAT_OF[dtype], elements(x), elements(y))
+    exact = _is_extreme(dtype, case.result, x, y)
     d = _difference(x, y, dtype, exact, case.result)
     return loss_of(case).permitted_loss(d, case.reduction, form_of(case.result))
 
@@ -120,7 +120,7 @@ def permitted_with_factor(case: Case, dtype: str, operand: str) -> PermittedSet 
         return None
     if np.isfinite(elements(g)):
         return None
-    exact = needs_rationals(FORMAT_OF[dtype], *map(elements, (x, y, g)))
+    exact = _is_extreme(dtype, case.result, x, y, g)
     d, c = _difference(x, y, dtype, exact, case.result), _enclosure(g, dtype, exact)
     sign, fmt = (-1 if operand == "target" else 1), FORMAT_OF[wanted.dtype]
     return loss_of(case).permitted_with_factor(d, c, wanted.shape, fmt, sign)
@@ -137,7 +137,7 @@ def _gradient(
     orders: int | None,
     result: Result | None,
 ) -> Enclosure:
-    exact = needs_rationals(FORMAT_OF[dtype], *map(elements, (x, y, g)))
+    exact = _is_extreme(dtype, result, x, y, g)
     d, c = _difference(x, y, dtype, exact, result), _enclosure(g, dtype, exact)
     shape, n = d.shape, d.size
     form = form_of(result)
@@ -153,6 +153,13 @@ def _gradient(
         part = slice(start, start + CHUNK)
         parts.append(loss.vjp(d[part], c[part] if c.shape else c, reduction, whole, orders))
     return concatenate(parts).reshape(shape)
+
+
+def _is_extreme(dtype: str, result: Result | None, *operands: Operand) -> bool:
+    """Whether rationals must carry what is done in ``dtype``, or in what the operands come in."""
+    kinds = (operand.dtype for operand in operands if result is not None)
+    wide = FORMAT_OF[functools.reduce(promote, kinds, dtype)]
+    return needs_rationals(wide, *map(elements, operands))
 
 
 def _spread(c: Enclosure, form: Form, shape: tuple[int, ...], reduction: str) -> Enclosure:
@@ -174,12 +181,11 @@ def _difference(
     if result is None:
         return _enclosure(x, dtype, exact) - _enclosure(y, dtype, exact)
     wide = functools.reduce(promote, (x.dtype, y.dtype), dtype)
-    exact = exact or needs_rationals(FORMAT_OF[wide], elements(x), elements(y))
     a, b = (
         _perhaps_rounded(operand, wide, exact, _named(to, x))
         for operand, to in zip((x, y), result.rounded, strict=True)
     )
-    return a - b if wide == dtype else (a - b).to(FORMAT_OF[dtype]).in_floats()
+    return a - b if wide == dtype else (a - b).to(FORMAT_OF[dtype])
 
 
 def _perhaps_rounded(operand: Operand, dtype: str, exact: bool, to: str) -> Enclosure:

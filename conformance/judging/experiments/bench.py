@@ -113,10 +113,9 @@ class Bench:
         return self.promoted(self.dtype, self.dtype)
 
     @property
-    def coarse(self) -> Format:
-        """The format with the largest subnormals of those that an operand and a result have."""
-        formats = (FORMAT_OF[name] for name in (self.dtype, self.result_dtype))
-        return max(formats, key=lambda fmt: fmt.emin)
+    def coarse(self) -> str:
+        """Of the dtypes of an operand and a result, that with the least range."""
+        return max(self.dtype, self.result_dtype, key=lambda name: FORMAT_OF[name].emin)
 
     def result_shape(self, shape: Shape, reduction: str) -> Shape:
         """That of a result, where operands broadcast to ``shape``."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from conformance.cases.arena import WIDTHS
 from conformance.cases.plans import derive
+from conformance.cases.values import FORMAT_OF
 from conformance.judging.checks import number
 from conformance.judging.experiments.bench import (
     LARGE,
@@ -141,7 +142,7 @@ def _value_subnormal(bench: Bench) -> Messages:
 
     A mean may divide first, and lose them all (SPEC, rule 5).
     """
-    d = 2.0 ** (bench.coarse.emin // 2 - 2)
+    d = 2.0 ** (FORMAT_OF[bench.coarse].emin // 2 - 2)
     for n, reduction in itertools.product(MANY, bench.reductions):
         if reduction != "mean":
             x = bench.made(np.full(n, d))
@@ -157,7 +158,7 @@ def _value_subnormal(bench: Bench) -> Messages:
 
 @experiment("gradient.subnormal")
 def _gradient_subnormal(bench: Bench) -> Messages:
-    d = 2.0 ** (bench.coarse.emin - 3)
+    d = 2.0 ** (FORMAT_OF[bench.coarse].emin - 3)
     for n, reduction in itertools.product(MANY, bench.reductions):
         if reduction != "mean":
             x = bench.made(np.full(n, d), needs=True)
