@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.cases.case import Case
+from conformance.cases.features import result_shape
 from conformance.judging.oracle import (
     permitted_gradient,
     permitted_value,
     permitted_with_factor,
     result_dtypes,
-    result_shape,
 )
 from conformance.judging.seen import Observation, Seen
 from reference.enclosure import NAN, NEG_INF, POS_INF, VOID, PermittedSet

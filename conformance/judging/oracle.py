@@ -8,7 +8,7 @@ import numpy as np
 
 from conformance.cases.case import FLOAT_DTYPES, Case, Operand, promote
 from conformance.cases.domain import Result
-from conformance.cases.features import loss_of
+from conformance.cases.features import form_of, loss_of, result_shape
 from conformance.cases.values import FORMAT_OF, elements
 from reference.enclosure import (
     Enclosure,
@@ -47,21 +47,6 @@ def _named(dtype: str, x: Operand) -> str:
     if dtype != "input":
         return dtype
     return x.dtype if x.dtype in FLOAT_DTYPES else ""
-
-
-@functools.lru_cache(maxsize=64)
-def form_of(result: Result | None) -> Form:
-    """What the reference needs to know of it."""
-    if result is None:
-        return EVERYTHING
-    return Form(result.over, result.divisor, result.scalar, result.flat)
-
-
-def result_shape(case: Case) -> tuple[int, ...]:
-    """The shape that the result must have."""
-    if case.result is None:
-        return case.shape if case.reduction == "none" else ()
-    return form_of(case.result).shape(case.shape, case.reduction)
 
 
 def grad_output(case: Case, dtype: str) -> Operand:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from conformance.cases.case import Case
 from conformance.cases.claimed import Claimed
+from conformance.cases.features import form_of
 from conformance.clauses import BY_ID, selects
 from conformance.judging.batch import judge_observations
 from conformance.judging.cache import Memory
@@ -21,7 +22,6 @@ from conformance.judging.findings import (
     INTERMITTENT,
 )
 from conformance.judging.observer import Lost, Observer, Raised, Unavailable
-from conformance.judging.oracle import form_of
 from conformance.running.losses import (
     Kinds,
     LostCall,
