@@ -190,7 +190,7 @@ def _slope_wrong(target: Target) -> bool:
     return bool(torch.autograd.grad(loss, x, g)[0][1, 0] != 6)
 
 
-def _mutant(
+def _formed(
     loss: Loss,
     result: Result,
     witness: Callable[[Target], bool],
@@ -244,26 +244,26 @@ SINGLE = Result(dtype="float32")
 LABELS = Result(rounded=("", "float32"))
 
 FORM_MUTANTS: tuple[Mutant, ...] = (
-    _mutant(sum_in_a_line_of_one, ONE, _wrong(_ones(3), "sum")),
-    _mutant(last_lost_in_one, ONE, _wrong(_ones(33), "sum")),
-    _mutant(flat_by_columns, FLAT, _wrong(_table, "none")),
-    _mutant(
+    _formed(sum_in_a_line_of_one, ONE, _wrong(_ones(3), "sum")),
+    _formed(last_lost_in_one, ONE, _wrong(_ones(33), "sum")),
+    _formed(flat_by_columns, FLAT, _wrong(_table, "none")),
+    _formed(
         flat_in_memory,
         FLAT,
         _wrong(_transposed, "none"),
         families=("value", "layout"),
     ),
-    _mutant(samples_by_all, SAMPLES, _wrong(_ones(2, 3), "mean")),
-    _mutant(samples_of_rows, SAMPLES, _wrong(_ones(1, 2, 3), "sum")),
-    _mutant(one_grad_for_all, SAMPLES, _slope_wrong, families=("gradient", "grad_output")),
-    _mutant(
+    _formed(samples_by_all, SAMPLES, _wrong(_ones(2, 3), "mean")),
+    _formed(samples_of_rows, SAMPLES, _wrong(_ones(1, 2, 3), "sum")),
+    _formed(one_grad_for_all, SAMPLES, _slope_wrong, families=("gradient", "grad_output")),
+    _formed(
         rows_for_samples,
         Result(over=(-1, None)),
         _wrong(_ones(1, 3), "mean"),
         ranks=(1, 64),
         reductions=("mean",),
     ),
-    _mutant(
+    _formed(
         batch_of_the_target,
         BATCHMEAN,
         _wrong(lambda: (torch.ones(2, 3), torch.zeros(1, 3)), "mean"),
@@ -271,46 +271,46 @@ FORM_MUTANTS: tuple[Mutant, ...] = (
         ranks=(1, 64),
         reductions=OWN,
     ),
-    _mutant(
+    _formed(
         batch_for_columns,
         BATCHMEAN,
         _wrong(_ones(2, 3), "mean"),
         ranks=(1, 64),
         reductions=OWN,
     ),
-    _mutant(
+    _formed(
         mean_for_sum_of_means,
         Result(divisor=(1, None)),
         _wrong(_ones(1, 65), "mean"),
         ranks=(1, 64),
     ),
-    _mutant(
+    _formed(
         cast_at_the_door,
         SINGLE,
         _wrong(_near, "sum"),
         ONE_DTYPE,
     ),
-    _mutant(
+    _formed(
         float32_by_half,
         SINGLE,
         _wrong(lambda: (torch.tensor([1 + 2.0**-6]).half(), torch.zeros(1).half()), "sum"),
         ONE_DTYPE,
     ),
-    _mutant(
+    _formed(
         both_as_float32,
         LABELS,
         _wrong(_near, "sum"),
         ONE_DTYPE,
         dtypes=WIDE,
     ),
-    _mutant(
+    _formed(
         target_as_bfloat16,
         LABELS,
         _wrong(_fine, "sum"),
         ONE_DTYPE,
         dtypes=WIDE,
     ),
-    _mutant(
+    _formed(
         as_target,
         Result(dtype="input", rounded=("", "input")),
         _wrong(_of_two_dtypes, "sum"),
