@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from conformance.cases.case import FLOAT_DTYPES, promote
 from conformance.cases.claimed import DEVICES, Claimed
-from conformance.cases.domain import FULL
 from conformance.cases.profiles import PROFILE_ORDER
 
 if TYPE_CHECKING:  # with NumPy, which the command line does not need
@@ -111,7 +110,7 @@ class Clause:
 
     def dtypes_for(self, target: Claimed) -> tuple[str, ...]:
         """The dtypes of the target that it looks at; none where it speaks of nothing."""
-        if self.family == "domain" and target.domain == FULL:
+        if self.family == "domain" and target.domain.takes_all:
             return ()
         if not self.where(target.specification):
             return ()

@@ -257,7 +257,7 @@ class Enclosure:
 
         Two paths may lead to an operand, each with its own cast.
         """
-        half = Enclosure(self.fmt, self.ends / 2, self.flags)
+        half = Enclosure(self.fmt, self.ends * _number(0.5, self.exact), self.flags)
         return 2 * half.to(fmt)
 
     def reshape(self, shape: tuple[int, ...]) -> Enclosure:

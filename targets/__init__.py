@@ -3,7 +3,7 @@
 >>> from targets import Target, register, resolve
 """
 
-from targets.domain import Domain, DomainError
+from targets.domain import Domain, DomainError, Result
 from targets.registry import available, fingerprint, prepare, register, resolve
 from targets.target import CLAIMS, DROP_IN, Target, TargetError, TargetUnavailable, UnknownTarget
 
@@ -12,6 +12,7 @@ __all__ = [
     "DROP_IN",
     "Domain",
     "DomainError",
+    "Result",
     "Target",
     "TargetError",
     "TargetUnavailable",

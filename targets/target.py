@@ -96,7 +96,9 @@ class Target:
         if not callable(self.loss):
             raise TargetError(f"target {self.name}: loss is not callable: {self.loss!r}")
         object.__setattr__(self, "claims", frozenset(self._valid("claims", CLAIMS)))
-        object.__setattr__(self, "reductions", self._valid("reductions", REDUCTIONS))
+        if not isinstance(self.domain, Domain):
+            raise TargetError(f"target {self.name}: domain is {self.domain!r}, not a Domain")
+        object.__setattr__(self, "reductions", self._valid("reductions", self._known_reductions()))
         object.__setattr__(self, "dtypes", self._valid("dtypes", DTYPES))
         object.__setattr__(self, "devices", self._valid("devices", DEVICES))
         for attribute in ("reductions", "dtypes", "devices"):
@@ -111,8 +113,6 @@ class Target:
                 text = f"parameters is {self.parameters!r}, not a collection of names"
                 raise TargetError(f"target {self.name}: {text}")
             object.__setattr__(self, "parameters", tuple(self.parameters))
-        if not isinstance(self.domain, Domain):
-            raise TargetError(f"target {self.name}: domain is {self.domain!r}, not a Domain")
         if isinstance(self.sources, str):
             raise TargetError(f"target {self.name}: sources is {self.sources!r}, not a collection")
         for path in self.sources:
@@ -136,6 +136,11 @@ class Target:
     def key(self) -> str:
         """As it is registered: its name, after that of its loss where that is not mse."""
         return self.name if self.loss_of == "mse" else f"{self.loss_of}/{self.name}"
+
+    def _known_reductions(self) -> tuple[str, ...]:
+        """A mean of another name takes the place of the usual one."""
+        own = self.domain.result.mean if self.domain.result else "mean"
+        return (*REDUCTIONS[:2], own)
 
     def _valid(self, attribute: str, known: Iterable[str]) -> tuple[str, ...]:
         given = getattr(self, attribute)

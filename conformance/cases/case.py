@@ -13,6 +13,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from conformance.cases.domain import Result
+
 FLOAT_DTYPES = ("float64", "float32", "float16", "bfloat16")
 INTEGER_DTYPES = ("int64", "int32", "int16", "int8", "uint8", "bool")
 
@@ -62,7 +64,8 @@ class Case:
     the result. ``needs``: whether input and target require a gradient. ``same``: the target is the
     very tensor that is the input. ``mode``: ``grad``, or the loss is called under ``no_grad`` or in
     ``inference`` mode (and nothing is differentiated). ``loss``: the name of its specification;
-    ``parameters``: those that the call passes, by name.
+    ``parameters``: those that the call passes, by name. ``result``: the form of what is returned,
+    where that is not the builtin's.
     """
 
     input: Operand
@@ -74,6 +77,7 @@ class Case:
     mode: str = "grad"
     loss: str = "mse"
     parameters: tuple[tuple[str, float], ...] = ()
+    result: Result | None = None
 
     @functools.cached_property
     def differentiated(self) -> tuple[str, ...]:
@@ -101,6 +105,8 @@ class Case:
         own: dict[str, Any] = {} if self.loss == "mse" else {"loss": self.loss}
         if self.parameters:
             own["parameters"] = {name: repr(value) for name, value in self.parameters}
+        if self.result:
+            own["result"] = self.result.to_json()
         return {
             "input": _operand_json(self.input),
             "target": _operand_json(self.target),
@@ -125,6 +131,7 @@ class Case:
                 mode=str(data["mode"]),
                 loss=str(data.get("loss", "mse")),
                 parameters=tuple((k, float(v)) for k, v in data.get("parameters", {}).items()),
+                result=Result.from_json(data["result"]) if "result" in data else None,
                 **operands,
             )
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
@@ -145,9 +152,10 @@ class Case:
         loss = "" if self.loss == "mse" else f'"loss":{_quoted(self.loss)},'
         values = ",".join(f"{_quoted(k)}:{_quoted(repr(v))}" for k, v in sorted(self.parameters))
         values = f'"parameters":{{{values}}},' if values else ""
+        form = f'"result":{_plain_text(self.result)},' if self.result else ""
         return (
             f'{{"grad_output":{g},"input":{x},{loss}"mode":{mode},"needs":[{needs}],{values}'
-            f'"reduction":{_quoted(self.reduction)},"same":{_TRUTH[self.same]},"target":{y}}}'
+            f'"reduction":{_quoted(self.reduction)},{form}"same":{_TRUTH[self.same]},"target":{y}}}'
         )
 
     def __str__(self) -> str:
@@ -164,6 +172,10 @@ class Case:
 
 _quoted = json.encoder.encode_basestring_ascii
 _TRUTH = {False: "false", True: "true"}
+
+
+def _plain_text(result: Result) -> str:
+    return json.dumps(result.to_json(), separators=(",", ":"), sort_keys=True)
 
 
 def _operand_text(operand: Operand) -> str:

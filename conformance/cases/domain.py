@@ -3,11 +3,73 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 Shape = tuple[int, ...]
+Span = tuple[int | None, int | None]
 SPLIT = 12  # a line from so many elements on is made a matrix, where one is needed
+
+
+@dataclass(frozen=True)
+class Result:
+    """See ``targets.Result``, which has the same fields."""
+
+    over: Span = (0, None)
+    divisor: Span | None = None
+    mean: str = "mean"
+    scalar: tuple[int, ...] = ()
+    flat: bool = False
+    dtype: str = ""
+    rounded: tuple[str, str] = ("", "")
+
+    def words(self) -> Iterator[str]:
+        """For people, each thing in which it differs from the builtin's."""
+        if self.over != (0, None):
+            yield f"sum and mean over {_dimensions(self.over)}"
+        if self.divisor is not None or self.mean != "mean":
+            over = self.over if self.divisor is None else self.divisor
+            yield f"{self.mean} divides by the sizes of {_dimensions(over)}"
+        if self.scalar:
+            yield f"a result of shape {self.scalar}"
+        if self.flat:
+            yield "none flattened"
+        if self.dtype:
+            yield f"the result {_kind(self.dtype)}"
+        for name, dtype in zip(("input", "target"), self.rounded, strict=True):
+            if dtype:
+                yield f"{name} rounded to {_kind(dtype)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Only what differs from the builtin's."""
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: v for k, v in every.items() if v != getattr(BUILTIN, k)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Result:
+        """The inverse of :meth:`to_json`. Raises ValueError and TypeError."""
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        found = cls(**given)
+        spans = (*found.over, *(found.divisor or ()), *found.scalar)
+        texts = (found.mean, found.dtype, *found.rounded)
+        if not all(n is None or type(n) is int for n in spans):
+            raise ValueError("a dimension that is no number")
+        if not all(isinstance(text, str) for text in texts) or type(found.flat) is not bool:
+            raise ValueError("a form of a result that is none")
+        return found
+
+
+BUILTIN = Result()
+
+
+def _dimensions(span: Span) -> str:
+    start, stop = ("" if n is None else n for n in span)
+    return f"dimensions [{start or ''}:{stop}]"
+
+
+def _kind(dtype: str) -> str:
+    return "input's dtype" if dtype == "input" else dtype
 
 
 @dataclass(frozen=True)
@@ -20,6 +82,12 @@ class Domain:
     elements: tuple[int, int] = (1, 0)
     layout: str = "any"
     backward: bool = True
+    result: Result | None = None
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether it is every input, whatever comes out."""
+        return replace(self, result=None) == FULL
 
     def words(self) -> str:
         """For people: what it takes; empty where that is everything."""
@@ -35,16 +103,19 @@ class Domain:
             parts += [f"at most {largest:,} {name}"] * (largest > 0)
         if self.layout != "any":
             parts.append({"dense_rows": "last stride 1"}.get(self.layout, self.layout))
-        return ", ".join(parts + ["no backward"] * (not self.backward))
+        parts += ["no backward"] * (not self.backward)
+        return ", ".join([*parts, *(self.result.words() if self.result else ())])
 
     def to_json(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        return every | {"result": self.result and self.result.to_json()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Domain:
         """The inverse of :meth:`to_json`. Raises ValueError and TypeError."""
         listed = ("ranks", "shape", "columns", "elements")
-        found = cls(**data | {name: tuple(data[name]) for name in listed})
+        result = None if data["result"] is None else Result.from_json(data["result"])
+        found = cls(**data | {"result": result} | {name: tuple(data[name]) for name in listed})
         if not all(isinstance(n, int) for name in listed for n in data[name] if n is not None):
             raise ValueError("a size that is no number")
         return found

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from conformance.cases.case import FLOAT_DTYPES, Case, Fill, Operand
+from conformance.cases.domain import Result
 from conformance.cases.values import elements
 from reference.formats import BINARY16
 from reference.losses import LOSSES, Loss
+from reference.reductions import EVERYTHING, Form
 
 NONFINITE = frozenset({"infinite", "nonfinite"})
 SUBNORMAL = frozenset({"subnormal", "underflow"})
@@ -109,6 +111,21 @@ def _all_needs(case: Case) -> tuple[bool, bool]:
 def loss_of(case: Case) -> Loss:
     """The specification that a case is judged by, with its parameters."""
     return LOSSES[case.loss].given(case.parameters)
+
+
+@functools.lru_cache(maxsize=64)
+def form_of(result: Result | None) -> Form:
+    """What the reference needs to know of it."""
+    if result is None:
+        return EVERYTHING
+    return Form(result.over, result.divisor, result.scalar, result.flat)
+
+
+def result_shape(case: Case) -> tuple[int, ...]:
+    """The shape that the result must have."""
+    if case.result is None:
+        return case.shape if case.reduction == "none" else ()
+    return form_of(case.result).shape(case.shape, case.reduction)
 
 
 def _total_overflows(case: Case) -> bool:

@@ -285,6 +285,16 @@ def _examples(target: Claimed) -> Iterator[Case]:
         yield with_shapes(case, (1, 3), (0, 3))
     yield from _deep_layouts(target)
     yield from _large_integers(target)
+    if target.domain.result is not None:
+        yield from _single(target)
+
+
+def _single(target: Claimed) -> Iterator[Case]:
+    """One sample, one column, one number: what squeezes a result confounds these. And nothing of
+    some, or some of nothing."""
+    shapes = ((1, 3), (3, 1), (1, 1), (1,), (1, 1, 3), (1, 5, 1), (2, 1, 3), (0, 3), (3, 0))
+    for case, shape in itertools.product(starts(target), shapes):
+        yield with_shapes(case, shape, shape)
 
 
 def _deep_layouts(target: Claimed) -> Iterator[Case]:
@@ -412,6 +422,8 @@ def within(target: Claimed, case: Case) -> Iterator[Case]:
     claims = target.claims
     if case.loss != target.loss_of:
         case = case.replace(loss=target.loss_of)
+    if case.result != target.domain.result:
+        case = case.replace(result=target.domain.result)
     if case.parameters and not _is_tried(target, case):
         return
     if target.domain != FULL:
@@ -436,6 +448,8 @@ def within(target: Claimed, case: Case) -> Iterator[Case]:
         return
     if "target_gradient" not in claims:
         case = case.replace(needs=(case.needs[0] and not case.same, False))
+    if case.same and target.domain.result and any(target.domain.result.rounded):
+        return  # it is not the same after it
     if case.same:
         needed = any(case.needs)
         case = case.replace(target=case.input, needs=(needed, needed))

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from conformance.cases.case import Case
+from conformance.cases.features import result_shape
 from conformance.judging.oracle import (
     permitted_gradient,
     permitted_value,
@@ -129,7 +130,7 @@ def _result(case: Case, seen: Observation, value: Seen, compare: Compare) -> lis
     if value.dtype not in dtypes:
         expected = " or ".join(dtypes)
         return [Deviation("dtypes.result", f"the result is {value.dtype}, not {expected}")]
-    shape = case.shape if case.reduction == "none" else ()
+    shape = result_shape(case)
     if value.values.shape != shape:
         text = f"the result has shape {value.values.shape}, not {shape}"
         found.append(Deviation("value", text))
@@ -159,9 +160,7 @@ def _gradients(case: Case, seen: Observation, value: Seen, compare: Compare) -> 
             found.append(Deviation(aspect, f"backward raised {seen.raised_backward}"))
         elif gradient is None:
             found.append(Deviation(aspect, f"no gradient for {operand} (None)"))
-        elif seen.value is not None and seen.value.values.shape == (
-            case.shape if case.reduction == "none" else ()
-        ):
+        elif seen.value is not None and seen.value.values.shape == result_shape(case):
             found += _gradient(case, operand, gradient, value.dtype, compare)
     return found
 

@@ -74,9 +74,10 @@ def permitted_sets(looks: Sequence[Look]) -> list[Parts]:
 
 
 def _kind(look: Look) -> Hashable:
-    """What looks agree on that can be one array; None: a look that is large, and goes alone."""
+    """What looks agree on that can be one array; None: a look that goes alone, since it is large
+    or its result has a form of its own."""
     case = look.case
-    if math.prod(case.shape) > CHUNK:
+    if math.prod(case.shape) > CHUNK or case.result is not None:
         return None
     whole = case.shape if look.orders is None else ()  # a mean of means depends on it
     mean = case.reduction == "mean"

@@ -20,7 +20,7 @@ from conformance.cases.domain import FULL
 from conformance.cases.layouts import place
 from conformance.cases.values import encoded, raw
 from conformance.judging.evidence import BadEvidence, Evidence, evidence, observation
-from conformance.judging.oracle import result_dtypes
+from conformance.judging.oracle import grad_output, result_dtypes
 from conformance.judging.seen import Observation
 from reference.formats import Floats
 
@@ -270,9 +270,8 @@ def _call(case: Case, image: _Image) -> tuple[list[Any], list[Range]]:
 
     x = handed("input", case.input)
     y = None if case.same else handed("target", case.target)
-    shape = case.shape if case.reduction == "none" else ()
     gs = [
-        handed("grad_output", case.grad_output.replace(shape=shape, dtype=dtype))
+        handed("grad_output", grad_output(case, dtype))
         for dtype in (result_dtypes(case) if case.differentiated else ())
     ]
     parameters = {name: repr(value) for name, value in case.parameters}

@@ -12,6 +12,7 @@ import torch
 
 from conformance.observer.devices import DeviceUnavailable, check_device
 from targets import Target, fingerprint, prepare
+from targets.target import REDUCTIONS
 
 Json = dict[str, Any]
 
@@ -31,7 +32,7 @@ def described(target: Target) -> Json:
     return {
         "name": target.name,
         "claims": sorted(target.claims),
-        "reductions": list(target.reductions),
+        "reductions": [r if r in REDUCTIONS else "mean" for r in target.reductions],
         "dtypes": list(target.dtypes),
         "devices": list(target.devices),
         "source": target.source,

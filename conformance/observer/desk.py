@@ -31,6 +31,7 @@ from conformance.observer.protocols.kit import (
     Outside,
     Unavailable,
     brief,
+    by_its_name,
     text_of,
 )
 from conformance.observer.state import Settings, settled
@@ -134,7 +135,8 @@ def _guarded(target: Any) -> Any:
     domain = Domain.from_json(dataclasses.asdict(target.domain))
     if domain == FULL:
         return target
-    loss = target.loss
+    mean = domain.result.mean if domain.result else "mean"
+    loss = by_its_name(target.loss, mean)
 
     @functools.wraps(loss)
     def inside_of_domain(*args: Any, **named: Any) -> Any:
@@ -147,7 +149,8 @@ def _guarded(target: Any) -> Any:
         return loss(*args, **named)
 
     inside_of_domain.unguarded = loss  # type: ignore[attr-defined]
-    return dataclasses.replace(target, loss=inside_of_domain)
+    module = target.module and by_its_name(target.module, mean)
+    return dataclasses.replace(target, loss=inside_of_domain, module=module)
 
 
 def _stretch(operands: Sequence[torch.Tensor]) -> bool:

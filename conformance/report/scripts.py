@@ -22,12 +22,14 @@ import numpy as np
 from conformance.cases.case import Case, Operand
 from conformance.cases.claimed import Claimed
 from conformance.cases.domain import FULL
+from conformance.cases.features import form_of, result_shape
 from conformance.cases.layouts import place
 from conformance.cases.values import FORMAT_OF, INTEGER_GUARD, REGIMES, elements, in_buffer
 from conformance.clauses import BY_ID
 from conformance.report.bundle import Bundle, Part
 from conformance.report.sources import decorated, defines, modules_of
 from reference.losses import LOSSES
+from reference.reductions import EVERYTHING
 
 Json = dict[str, Any]
 WRITTEN_OUT = 48  # numbers, or runs of equal ones: beyond, an operand is made as the suite makes it
@@ -107,7 +109,8 @@ class _CaseScript:
     bundle: Bundle = field(default_factory=lambda: Bundle(_INSTEAD, _RESERVED))
 
     def source(self) -> str:
-        body = [*self._tensors(), *self._earlier(), *self._shown()]
+        named = _by_its_name(self.target, self.bundle)
+        body = [*named, *self._tensors(), *self._earlier(), *self._shown()]
         sizes = (math.prod(self.case.shape), self.case.input.size, self.case.target.size)
         attempts = FEW_ATTEMPTS if max(sizes) > LARGE else ATTEMPTS
         lines = [
@@ -127,7 +130,11 @@ class _CaseScript:
         else:
             yield from self._operand("y", case.target, case.needs[1])
         if self._differentiates:
-            yield from self._operand("g", case.grad_output.replace(dtype=case.dtype))
+            dtypes = (
+                {"dtype": self.permitted["dtypes"][0]} if case.result else {"dtype": case.dtype}
+            )
+            g = case.grad_output.replace(shape=result_shape(case), **dtypes)
+            yield from self._operand("g", g)
 
     @property
     def _differentiates(self) -> bool:
@@ -253,7 +260,7 @@ class _CaseScript:
         """Its shape, or the elements that are wrong; of each dtype that the result may have."""
         dtypes, elements = self.permitted["dtypes"], self.permitted["elements"]
         if not elements:
-            shape = self.case.shape if self.case.reduction == "none" else ()
+            shape = result_shape(self.case)
             return _unless(f"result.shape == {shape}", "the result has shape {tuple(result.shape)}")
         self.bundle.add(_COMMON, "compare")
         lines = []
@@ -290,6 +297,15 @@ class _CaseScript:
             "    if t._version != version or not unchanged(memory, bits)",
             "]",
         ]
+
+
+def _by_its_name(target: Claimed, bundle: Bundle) -> list[str]:
+    """Where its mean has another name: that it is called by that."""
+    result = target.domain.result
+    if result is None or result.mean == "mean":
+        return []
+    bundle.add(_KIT, "by_its_name")
+    return [f"target.loss = by_its_name(target.loss, {result.mean!r})"]
 
 
 def _earlier(operands: str, reduction: str) -> list[str]:
@@ -350,8 +366,6 @@ def _experiment(target: Claimed, failure: Failure, device: str, seed: int) -> st
     bundle.add(_ALONE, "first_message")
     bundle.add(_ALONE, "Observer")
     bundle.add(_BENCH, "Bench")
-    formula = f"reference.losses.{target.loss_of}"
-    bundle.add(formula, "FORMULA")
     protocols = _protocols(bundle)
     name, claims = bundle.name(*experiment), f"frozenset({sorted(target.claims)!r})"
     domain = "" if target.domain == FULL else f", domain={target.domain!r}"
@@ -360,11 +374,12 @@ def _experiment(target: Claimed, failure: Failure, device: str, seed: int) -> st
     named = ", ".join(f"{known!r}: {bundle.name(*at)}" for known, at in protocols.items())
     options = f"dtype=torch.{failure.dtype}" + ("" if device == "cpu" else f", device={device!r}")
     statements = [
+        *_by_its_name(target, bundle),
         f"claimed = Claimed({target.name!r}, {claims}, {target.reductions!r}, {target.dtypes!r}"
         f"{rest if target.loss_of != 'mse' else domain})",
         f"protocols = {{{named}}}",
         f"observer = Observer(Kit(target, {device!r}), claimed, protocols)",
-        f"formula = {bundle.name(formula, 'FORMULA')}",
+        f"formula = {_formula(target, bundle)}",
         f"bench = Bench(observer, {failure.dtype!r}, {seed} + attempt, formula)",
         f"ones = torch.ones(5, {options})",
         *_earlier("ones, 0 * ones", target.reductions[0]),
@@ -381,6 +396,18 @@ def _experiment(target: Claimed, failure: Failure, device: str, seed: int) -> st
     quick = BY_ID[clause].profile == "quick"
     options = f"{FEW_ATTEMPTS}, histories=2" if quick else "1"
     return _assembled(target, failure, bundle, lines, f"{options}, unable=(Unavailable,)", first)
+
+
+def _formula(target: Claimed, bundle: Bundle) -> str:
+    """What the loss computes, in the form in which the target gives it."""
+    place = f"reference.losses.{target.loss_of}", "FORMULA"
+    bundle.add(*place)
+    form = form_of(target.domain.result)
+    if form == EVERYTHING:
+        return bundle.name(*place)
+    bundle.use("dataclasses")
+    bundle.add("conformance.cases.domain", "Result")
+    return f"dataclasses.replace({bundle.name(*place)}, form={form!r})"
 
 
 def _protocols(bundle: Bundle) -> dict[str, tuple[str, str]]:

@@ -34,7 +34,8 @@ def reasoned(session: Session, findings: Iterable[Finding]) -> list[Reason]:
         key = (asked, finding.clause, finding.dtype)
         if key not in known:
             in_time = time.monotonic() < until and not session.lost_enough()
-            known[key] = in_time and _holds(session, asked, finding)
+            askable = in_time and session.target.domain.result is None  # torch's own has no other
+            known[key] = askable and _holds(session, asked, finding)
         return known[key]
 
     @functools.cache

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from conformance.cases.case import Case
 from conformance.cases.claimed import Claimed
+from conformance.cases.features import form_of
 from conformance.clauses import BY_ID, selects
 from conformance.judging.batch import judge_observations
 from conformance.judging.cache import Memory
@@ -213,7 +214,9 @@ class Session:
 
     def bench(self, clause: str, dtype: str) -> Bench:
         """For the experiment of a clause."""
-        formula = self.target.specification.formula
+        formula = replace(
+            self.target.specification.formula, form=form_of(self.target.domain.result)
+        )
         return Bench(self.observer, dtype, self.seed, formula, f"{EXPERIMENT}{clause} {dtype}")
 
     def limited(self, clause: str) -> contextlib.AbstractContextManager[None]:

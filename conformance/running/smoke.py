@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from conformance.cases.case import FLOAT_DTYPES, Case
-from conformance.cases.domain import FULL
+from conformance.cases.domain import FULL, Domain
 from conformance.cases.plans import plain, within
 from conformance.judging.observer import Raised
 from conformance.judging.oracle import permitted_value
-from conformance.running.probing import as_source, likely_domain
+from conformance.running.probing import as_source, likely_domain, names_of
 from conformance.running.session import Session
 
 
@@ -29,9 +30,18 @@ def _narrower(session: Session) -> Iterator[str]:
     found = likely_domain(session)
     if found != FULL:
         yield (
-            f"it seems to take {found.words()}, and is wrong or raises for other operands: "
-            f"mend that, or say so:\n    from targets import Domain\n    domain={as_source(found)}"
+            f"it seems to {_seen(found)}: mend that, or say so:\n"
+            f"    from targets import {names_of(found)}\n    domain={as_source(found)}"
         )
+
+
+def _seen(domain: Domain) -> str:
+    """What it does of its own."""
+    inputs = replace(domain, result=None)
+    parts = [f"give {text}" for text in (domain.result.words() if domain.result else ())]
+    if inputs != FULL:
+        parts.append(f"take {inputs.words()}, and is wrong or raises for other operands")
+    return " and ".join(parts)
 
 
 def _problems(session: Session) -> Iterator[str]:

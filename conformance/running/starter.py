@@ -19,13 +19,16 @@ LONGEST = 60  # characters of a reason
 @dataclass
 class Tried:
     """What was seen to work. ``dropped``: what is not claimed, and why; ``wrong``: what is claimed
-    though its result was wrong, or could not be found out here."""
+    though its result was wrong, or could not be found out here. ``domain``: the form of its
+    results as source, where that is not the usual one, which takes what is ``imported``."""
 
     reductions: list[str] = field(default_factory=list)
     dtypes: list[str] = field(default_factory=list)
     claims: list[str] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
+    domain: str = ""
+    imported: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return vars(self)
@@ -62,13 +65,14 @@ def starter(name: str, module: str, attribute: str, tried: Tried) -> str:
         "from dataclasses import replace",
         "",
         f"from {module} import {attribute.partition('.')[0]}",
-        "from targets import DROP_IN, resolve",
+        f"from targets import DROP_IN, {f'{tried.imported}, ' if tried.imported else ''}resolve",
         "",
         "TARGET = replace(",
         f"    resolve({attribute}),",
         *_claims(tried),
         *_chosen("reductions", tried.reductions, REDUCTIONS, tried),
         *_chosen("dtypes", tried.dtypes, DTYPES, tried),
+        *([f"    domain={tried.domain},"] if tried.domain else ()),
         ")",
     ]
     return "\n".join([*lines, ""])

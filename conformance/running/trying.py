@@ -11,10 +11,13 @@ from collections.abc import Callable
 from functools import partial
 
 from conformance.cases.case import FLOAT_DTYPES, Case
+from conformance.cases.claimed import Claimed
+from conformance.cases.domain import FULL, Domain
 from conformance.cases.plans import plain, with_dtypes, with_needs, with_shapes
 from conformance.judging.evidence import BadEvidence
 from conformance.judging.experiments import run_experiment
 from conformance.judging.observer import Lost, Unavailable
+from conformance.running.probing import as_source, likely_result, names_of
 from conformance.running.session import Session
 from conformance.running.starter import Tried
 
@@ -44,9 +47,10 @@ Way = Callable[..., None]  # of the session, what was found, and the claim
 
 def tried(session: Session) -> Tried:
     """Try what the target claims. What was seen not to work is not asked for by later calls."""
-    found, claimed = Tried(), session.target
+    found, stated = Tried(), session.target
+    claimed = _in_its_form(session, found)
     for dtype in (d for d in FLOAT_DTYPES if d in claimed.dtypes):
-        cases = {r: with_needs(plain(dtype, r), True, False) for r in claimed.reductions}
+        cases = {r: _plain(claimed, dtype, r) for r in claimed.reductions}
         raised = {reduction: _raised(session, case) for reduction, case in cases.items()}
         if all(raised.values()):
             found.dropped[dtype] = next(iter(raised.values()))
@@ -55,7 +59,7 @@ def tried(session: Session) -> Tried:
             found.dropped |= {reduction: why for reduction, why in raised.items() if why}
     found.reductions = [r for r in claimed.reductions if r not in found.dropped]
     if found.dtypes and found.reductions:
-        for claim, way in _ways(found).items():
+        for claim, way in _ways(claimed, found).items():
             if claim in claimed.claims and RESTS_ON.get(claim, claim) not in found.dropped:
                 session.observer.claimed = dataclasses.replace(
                     claimed,
@@ -66,13 +70,29 @@ def tried(session: Session) -> Tried:
                 way(session, found, claim)
                 if claim not in found.dropped:
                     found.claims.append(claim)
-        session.observer.claimed = claimed
+        session.observer.claimed = stated
     return found
 
 
-def _ways(found: Tried) -> dict[str, Way]:
+def _in_its_form(session: Session, found: Tried) -> Claimed:
+    """What the target claims, and the form that its results are seen to have, if it says none."""
+    claimed = session.target
+    result = likely_result(session) if claimed.domain == FULL else None
+    if result is None:
+        return claimed
+    domain = Domain(result=result)
+    found.domain, found.imported = as_source(domain), names_of(domain)
+    return dataclasses.replace(claimed, domain=domain)
+
+
+def _plain(claimed: Claimed, dtype: str, reduction: str) -> Case:
+    case = plain(dtype, reduction).replace(result=claimed.domain.result)
+    return with_needs(case, True, False)
+
+
+def _ways(claimed: Claimed, found: Tried) -> dict[str, Way]:
     """What tries each claim: it notes why the claim is not kept, or what is wrong."""
-    case = with_needs(plain(found.dtypes[0], found.reductions[-1]), True, False)
+    case = _plain(claimed, found.dtypes[0], found.reductions[-1])
     other = found.dtypes[-1] if len(found.dtypes) > 1 else "int64"
     cases = {
         "target_gradient": with_needs(case, False, True),

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from reference.reductions import divisor, reduced
+from reference.reductions import EVERYTHING, Form, divisor
 
 Elementwise = Callable[..., Any]
 ANYTHING = 2.0**60  # so large a magnitude that its roundings are more than any number in use
@@ -41,6 +41,7 @@ class Formula:
     the parameters, at which slope or curvature jump. ``degree``: k, where ℓ(2d) is 2ᵏ·ℓ(d).
     ``weight``: what a weighted mean is over, the sum of the ``weights`` or the number of
     ``elements``; empty where the loss takes no weight (see ``weighted.py``).
+    ``form``: what is added up; a ``g`` below has the shape of what comes out.
     """
 
     term: Elementwise
@@ -52,6 +53,7 @@ class Formula:
     at: tuple[float, ...] = ()
     degree: int | None = None
     weight: str = ""
+    form: Form = EVERYTHING
 
     def given(self, at: tuple[float, ...]) -> Formula:
         """At other values of the parameters."""
@@ -62,32 +64,32 @@ class Formula:
 
     def value(self, d: Any, reduction: str) -> Any:
         """The loss, unrounded at the end."""
-        return reduced(self.term(d, *self.at), reduction)
+        return self.form.reduced(self.term(d, *self.at), reduction)
 
     def size(self, d: Any, reduction: str) -> Any:
         """The loss of magnitudes."""
-        return reduced(self.term_size(d, *self.at), reduction)
+        return self.form.reduced(self.term_size(d, *self.at), reduction)
 
     def vjp(self, d: Any, g: Any, reduction: str) -> Any:
         """gᵀ ∂L/∂x over the shape of d. Clause ``gradient.input``."""
-        v = self.slope(d, *self.at) * g
-        return v / divisor(d.shape, reduction) if reduction == "mean" else v
+        v = self.slope(d, *self.at) * self.form.spread(g, d.shape, reduction)
+        return self.form.divide(v, reduction)
 
     def jvp(self, d: Any, t: Any, reduction: str) -> Any:
         """∂L/∂x·t_x + ∂L/∂y·t_y, where ``t`` is t_x − t_y, of d's shape.
 
         Shape: that of d for ``none``, else 0-d. Clauses ``autograd.forward``, ``transforms.jvp``.
         """
-        return _total(self.slope(d, *self.at) * t, reduction)
+        return self._total(self.slope(d, *self.at) * t, reduction)
 
     def vjp_size(self, d: Any, g: Any, reduction: str) -> Any:
         """The vjp of magnitudes."""
-        v = self.slope_size(d, *self.at) * abs(g)
-        return v / divisor(d.shape, reduction) if reduction == "mean" else v
+        v = self.slope_size(d, *self.at) * abs(self.form.spread(g, d.shape, reduction))
+        return self.form.divide(v, reduction)
 
     def jvp_size(self, d: Any, t: Any, reduction: str) -> Any:
         """The jvp of magnitudes."""
-        return _total(self.slope_size(d, *self.at) * abs(t), reduction)
+        return self._total(self.slope_size(d, *self.at) * abs(t), reduction)
 
     def second_vjp(self, d: Any, g: Any, w: Any, reduction: str) -> tuple[Any, Any]:
         """The vjp of the gradient: what ``w``, a cotangent of ∂L/∂x, gives for x and for ``g``.
@@ -96,21 +98,20 @@ class Formula:
         negative, and what y receives is the negative of what x does. Clause
         ``autograd.double_backward``.
         """
-        v = self.curvature(d, *self.at) * w * g
-        if reduction == "mean":
-            v = v / divisor(d.shape, reduction)
-        return v, self.jvp(d, w, reduction)
+        v = self.curvature(d, *self.at) * w * self.form.spread(g, d.shape, reduction)
+        return self.form.divide(v, reduction), self.jvp(d, w, reduction)
 
     def second_vjp_size(self, d: Any, g: Any, w: Any, reduction: str) -> tuple[Any, Any]:
         """The same of magnitudes; where the curvature jumps anything is permitted."""
         size = abs(self.curvature(d, *self.at))
         for kink in self.kinks(*self.at):
             size = np.where(abs(d) == kink, ANYTHING, size)
-        v = size * abs(w) * abs(g) / divisor(d.shape, reduction)
-        return v, self.jvp_size(d, w, reduction)
+        v = size * abs(w) * abs(self.form.spread(g, d.shape, reduction))
+        return self.form.divide(v, reduction), self.jvp_size(d, w, reduction)
 
-
-def _total(v: Any, reduction: str) -> Any:
-    if reduction == "none":
-        return v
-    return v.sum() / divisor(v.shape, reduction) if reduction == "mean" else v.sum()
+    def _total(self, v: Any, reduction: str) -> Any:
+        """The terms ``v`` added up; a mean of nothing is 0 here."""
+        total = self.form.reduced(v, "none" if reduction == "none" else "sum")
+        if reduction != "mean":
+            return total
+        return total / divisor(self.form.divided(v.shape), reduction)

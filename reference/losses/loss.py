@@ -16,7 +16,7 @@ from reference.enclosure import NAN, VOID, Enclosure, PermittedSet
 from reference.formats import Format
 from reference.losses.formula import Formula
 from reference.orders import Mean, Ratio
-from reference.reductions import reduced, unbroadcast
+from reference.reductions import EVERYTHING, Form, unbroadcast
 
 Values = tuple[tuple[str, float], ...]  # of parameters, by name
 
@@ -83,11 +83,11 @@ class Loss:
         hull: Enclosure = functools.reduce(Enclosure.hull, self.terms(d, *self.at))
         return hull
 
-    def permitted_loss(self, d: Enclosure, reduction: str) -> PermittedSet:
+    def permitted_loss(self, d: Enclosure, reduction: str, form: Form = EVERYTHING) -> PermittedSet:
         """What the loss may be in the format of the operands, where ``d`` is x − y."""
-        if reduction == "mean" and 0 in d.shape:
-            return of_nothing()
-        return reduced(self.permitted_terms(d), reduction).rounded(d.fmt)  # type: ignore[no-any-return]
+        if reduction == "mean" and 0 in form.divided(d.shape):
+            return of_nothing(form.shape(d.shape, reduction))
+        return form.reduced(self.permitted_terms(d), reduction).rounded(d.fmt)  # type: ignore[no-any-return]
 
     def orders(
         self,
@@ -153,10 +153,10 @@ def permitted_gradient(gradient: Enclosure, shape: tuple[int, ...], fmt: Format)
     return summed.to(gradient.fmt).cast(fmt).hull(cast.to(fmt)).rounded(fmt)  # type: ignore[no-any-return]
 
 
-def of_nothing() -> PermittedSet:
+def of_nothing(shape: tuple[int, ...] = ()) -> PermittedSet:
     """The mean of nothing: NaN."""
-    nothing = np.zeros(())
-    return PermittedSet(nothing, nothing, np.uint8(NAN | VOID) * np.ones((), np.uint8))
+    nothing = np.zeros(shape)
+    return PermittedSet(nothing, nothing, np.uint8(NAN | VOID) * np.ones(shape, np.uint8))
 
 
 def _ratio(fmt: Format, exact: bool, p: int, q: Any) -> Enclosure:

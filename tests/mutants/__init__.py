@@ -19,6 +19,7 @@ from .dtypes import DTYPE_MUTANTS
 from .errors import ERROR_MUTANTS
 from .fakes import FAKE_MUTANTS
 from .folding import FOLDING_MUTANTS
+from .forms import FORM_MUTANTS
 from .functional import FUNCTIONAL_MUTANTS
 from .grad_output import GRAD_OUTPUT_MUTANTS
 from .gradients import GRADIENT_MUTANTS
@@ -95,6 +96,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *RETAINED_MUTANTS,
     *ERROR_MUTANTS,
     *DOMAIN_MUTANTS,
+    *FORM_MUTANTS,
 )
 
 LENIENT: tuple[Mutant, ...] = (*_LENIENT, DOMAIN_LENIENT)

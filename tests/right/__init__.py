@@ -6,6 +6,7 @@ Each makes the claims that it honestly can, as large as they are true.
 from targets import Target
 
 from .domains import RIGHT_DOMAINS
+from .forms import RIGHT_FORMS
 from .formulas import RIGHT_FORMULAS
 from .functions import RIGHT_FUNCTIONS
 from .fused import RIGHT_FUSED
@@ -21,6 +22,7 @@ RIGHT: tuple[Target, ...] = (
     *RIGHT_MODULES,
     *RIGHT_OPERATORS,
     *RIGHT_DOMAINS,
+    *RIGHT_FORMS,
 )
 
 __all__ = ["RIGHT"]

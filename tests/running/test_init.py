@@ -10,7 +10,7 @@ from conformance.running.choosing import only_file
 from conformance.running.options import UsageError
 from conformance.running.starter import NAME, Tried, place_of, starter
 from conformance.running.trying import tried
-from targets import DROP_IN, Target, resolve
+from targets import DROP_IN, Domain, Result, Target, resolve
 from tests.command import inside
 from tests.mutants.mutant import right
 from tests.sessions import session_on
@@ -42,6 +42,29 @@ def loss(x, y):
 mine = Target("loss", loss, DROP_IN - {"compile", "dynamic", "export"}, ("mean",))
 """
 NOT_COMPILED = DROP_IN - {"compile", "dynamic", "export"}
+
+
+FORMED = """
+import torch.nn.functional as F
+from targets import DROP_IN, Target
+
+def loss(x, y, reduction="mean"):
+    result = F.mse_loss(x, y, reduction=reduction)
+    return result if reduction == "none" else result.reshape(1)
+
+mine = Target("loss", loss, DROP_IN - {"compile", "dynamic", "export"})
+"""
+
+
+def test_a_loss_with_results_of_a_form_of_its_own_gets_a_target_that_says_so(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine.py").write_text(FORMED)
+    done = inside("init", "mine.py:mine", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    target = resolve(str(tmp_path / NAME))
+    assert target.domain == Domain(result=Result(scalar=(1,)))
+    assert target.claims == NOT_COMPILED
 
 
 def test_a_picky_loss_gets_a_target_that_claims_what_it_does(tmp_path: Path) -> None:

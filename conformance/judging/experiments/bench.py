@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from conformance.cases.case import promote
 from conformance.cases.claimed import Claimed
 from conformance.cases.domain import FULL, enlarged, holds, padded
 from conformance.cases.plans import derive
@@ -27,6 +28,7 @@ from conformance.judging.seen import Seen
 from reference.bounds import slack
 from reference.formats import Floats, Format, round_nearest
 from reference.losses.formula import Formula
+from reference.reductions import EVERYTHING
 
 T = TypeVar("T")
 Messages = Iterator[str]
@@ -76,7 +78,54 @@ class Bench:
     def tensor(self, shape: Shape, index: int, dtype: str | None = None) -> Given:
         """The ``index``-th random tensor of this experiment: magnitudes from 1/4 to 8."""
         shape = enlarged(self.target.domain, shape)
-        return _tensor(self.seed, shape, index, dtype or self.dtype)
+        return _tensor(self.seed, shape, index, *self._rounded, dtype or self.dtype)
+
+    def nearest(self, values: Floats, dtype: str) -> Floats:
+        """In ``dtype``, and in whatever the target may round to first: so it rounds nothing."""
+        return _nearest(values, (*self._rounded, dtype))
+
+    @property
+    def _rounded(self) -> tuple[str, ...]:
+        """Dtypes that a target may round to first: what they all hold is the same after it."""
+        result = self.target.domain.result
+        named = {*result.rounded} - {""} if result else set()
+        return tuple(
+            d for n in sorted(named) for d in (self.target.dtypes if n == "input" else (n,))
+        )
+
+    @property
+    def own_dtype(self) -> str:
+        """That of each result, or ``input``; empty where it is what torch promotes to."""
+        result = self.target.domain.result
+        return result.dtype if result else ""
+
+    def promoted(self, x: str, y: str) -> str:
+        """The dtype of a result, of operands of these."""
+        return x if self.own_dtype == "input" else self.own_dtype or promote(x, y)
+
+    @property
+    def result_dtype(self) -> str:
+        """The same, of operands of this dtype."""
+        return self.promoted(self.dtype, self.dtype)
+
+    @property
+    def coarse(self) -> str:
+        """Of the dtypes of an operand and a result, that with the least range."""
+        return max(self.dtype, self.result_dtype, key=lambda name: FORMAT_OF[name].emin)
+
+    def result_shape(self, shape: Shape, reduction: str) -> Shape:
+        """That of a result, where operands broadcast to ``shape``."""
+        return self.formula.form.shape(shape, reduction)
+
+    @property
+    def adds_everything(self) -> bool:
+        """Whether sum and mean are over all elements, and the mean over their number."""
+        form = self.formula.form
+        return (form.over, form.divisor) == (EVERYTHING.over, EVERYTHING.divisor)
+
+    def grad_output(self, values: Floats) -> Given:
+        """For a result: no operand, so that the domain says nothing of it."""
+        return Given(np.asarray(values, np.float64), self.result_dtype)
 
     def plain(self, shape: Shape, index: int) -> Floats:
         """Multiples of 1/8 as :func:`eighths` gives, of this very shape."""
@@ -125,14 +174,21 @@ def _bits(seed: int, shape: Shape, *place: object) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _tensor(seed: int, shape: Shape, index: int, dtype: str) -> Given:
-    """Experiments ask for the same ones again and again."""
+def _tensor(seed: int, shape: Shape, index: int, *dtypes: str) -> Given:
+    """In the last of these dtypes. Experiments ask for the same ones again and again."""
     bits = _bits(seed, shape, "tensor", index)
     # The lowest bits give the sign and the exponent, the highest the significand.
-    values = np.array((1 + (bits >> 11) * 2.0**-53) * _POWERS[bits % 10])
-    values = np.array(round_nearest(values, FORMAT_OF[dtype]))
+    values = np.asarray((1 + (bits >> 11) * 2.0**-53) * _POWERS[bits % 10])
+    values = np.array(_nearest(values, dtypes))
     values.flags.writeable = False
-    return Given(values, dtype)
+    return Given(values, dtypes[-1])
+
+
+def _nearest(values: Floats, dtypes: Iterable[str]) -> Floats:
+    """Rounded to one after the other."""
+    for name in dtypes:
+        values = round_nearest(values, FORMAT_OF[name])
+    return values
 
 
 EXPERIMENTS: dict[str, Callable[[Bench], Messages]] = {}
@@ -169,21 +225,32 @@ def run_experiment(clause: str, bench: Bench) -> tuple[list[str], str | None]:
 
 
 def deviation(
-    bench: Bench, what: str, got: Any, value: Floats, magnitude: Floats, terms: int = 1
+    bench: Bench,
+    what: str,
+    got: Any,
+    value: Floats,
+    magnitude: Floats,
+    terms: int = 1,
+    of_result: bool = False,
 ) -> Messages:
     """A message where ``got`` is no tensor within :func:`reference.bounds.slack` of ``value``.
 
-    ``value`` and ``magnitude``: arrays of the shape that ``got`` must have.
+    ``value`` and ``magnitude``: arrays of the shape that ``got`` must have. ``of_result``: whether
+    it has the dtype of a result, where that is another than its operands'.
     """
+    dtype = bench.result_dtype if of_result else bench.dtype
+    fmt = FORMAT_OF[dtype]
+    if not of_result and bench.result_dtype != dtype:  # it may come by way of the result's
+        fmt = max(fmt, FORMAT_OF[bench.result_dtype], key=lambda f: f.u)
     if bench.target.domain != FULL and isinstance(got, Seen) and got.values.size == np.size(value):
         value, magnitude = (np.reshape(v, got.values.shape) for v in (value, magnitude))
     shape = np.shape(value)
     if not isinstance(got, Seen):
         yield f"{what} is {brief(got)}, not a tensor"
-    elif got.dtype != bench.dtype or got.values.shape != shape:
-        yield f"{what} is {brief(got)}, not {bench.dtype}{list(shape)}"
+    elif got.dtype != dtype or got.values.shape != shape:
+        yield f"{what} is {brief(got)}, not {dtype}{list(shape)}"
     else:
-        fmt, seen = bench.fmt, got.values
+        seen = got.values
         wide = slack(fmt.u, fmt.accumulator.u, fmt.eta, magnitude, terms)
         low, high = value - wide, value + wide
         wrong = np.argwhere(~((low <= seen) & (seen <= high)))
@@ -211,7 +278,8 @@ def deviation_of_value(
     ``terms``: how many are added up, where these are not all.
     """
     exact, size = (np.asarray(f(d, reduction)) for f in (bench.formula.value, bench.formula.size))
-    yield from deviation(bench, what, got, exact, size, d.size if terms is None else terms)
+    count = d.size if terms is None else terms
+    yield from deviation(bench, what, got, exact, size, count, of_result=True)
 
 
 def deviation_of_both(

@@ -105,7 +105,7 @@ def _second(
     """
     x, y = values_tried(bench, shapes)
     d = x - y
-    g = eighths(bench, d.shape if reduction == "none" else (), 3)
+    g = bench.plain(bench.result_shape(d.shape, reduction), 3)
     g = g if constant is None else np.full_like(g, constant)
     a, b = (bench.made(v, needs=n in names) for v, n in zip((x, y), NAMES, strict=True))
     for name in names:
@@ -113,7 +113,7 @@ def _second(
         w = eighths(bench, shapes[k], 4 + k)
         found = bench.ask(
             "derivatives.second",
-            **{"x": a, "y": b, "g": bench.made(g, needs=True), "w": bench.made(w)},
+            **{"x": a, "y": b, "g": bench.grad_output(g).leaf(), "w": bench.made(w)},
             **{"reduction": reduction, "of": k, "again": again},
         )
         if found["second"] is None:
@@ -126,7 +126,7 @@ def _second(
         bound = bench.formula.second_vjp_size(d, g, spread, reduction)
         if wanted == "grad_output":
             text = f"∂/∂grad_output of the gradient of {name} ({reduction})"
-            yield from deviation(bench, text, second[wanted], exact[1], bound[1], d.size)
+            yield from deviation(bench, text, second[wanted], exact[1], bound[1], d.size, True)
             continue
         for operand in names:
             j = NAMES.index(operand)
@@ -151,10 +151,10 @@ def _by_expanded(bench: Bench) -> Messages:
 def _grad_output_changed(bench: Bench, reduction: str) -> Messages:
     """In place, between the gradient and its derivative: that raises or is right."""
     x, y = values_tried(bench, SMALL)
-    g = eighths(bench, x.shape if reduction == "none" else (), 3)
+    g = bench.plain(bench.result_shape(x.shape, reduction), 3)
     w = eighths(bench, x.shape, 4)
     operands = {"x": bench.made(x, needs=True), "y": bench.made(y)}
-    along = {"g": bench.made(g), "w": bench.made(w)}
+    along = {"g": bench.grad_output(g), "w": bench.made(w)}
     seen = bench.ask("derivatives.grad_output_changed", **operands, **along, reduction=reduction)
     if seen["second"] is None:
         return
@@ -170,7 +170,8 @@ def _second_beside_nan(bench: Bench) -> Messages:
     g = eighths(bench, (2, 3), 3)
     g[1, 1] = np.nan
     operands = {"x": bench.made(x, needs=True), "y": bench.made(y)}
-    along = {"g": bench.made(g), "w": bench.made(np.ones((2, 3)))}
+    shaped = g.reshape(bench.result_shape(g.shape, "none"))
+    along = {"g": bench.grad_output(shaped), "w": bench.made(np.ones((2, 3)))}
     seen = bench.ask("derivatives.second", **operands, **along, reduction="none")
     second = seen.items_of("second").tensor("input")
     curved = bench.formula.second_vjp(x - y, 1.0, 1.0, "none")[0] != 0

@@ -30,8 +30,9 @@ def _scalar(bench: Bench) -> Messages:
         kinds = ("float64", "float32") if x == () else ("float32", "float64")
         a, b = bench.tensor(x, 1, kinds[0]), bench.tensor(y, 2, kinds[1])
         result = bench.loss(a, b, bench.reductions[0])
-        if getattr(result, "dtype", None) != "float64":
-            yield f"{kinds[0]}{list(x)} with {kinds[1]}{list(y)} gave {brief(result)}, not float64"
+        wanted = bench.promoted(*kinds)
+        if getattr(result, "dtype", None) != wanted:
+            yield f"{kinds[0]}{list(x)} with {kinds[1]}{list(y)} gave {brief(result)}, not {wanted}"
 
 
 @experiment("dtypes.result")

@@ -14,6 +14,7 @@ import numpy as np
 
 from conformance.cases.arena import WIDTHS
 from conformance.cases.plans import derive
+from conformance.cases.values import FORMAT_OF
 from conformance.judging.checks import number
 from conformance.judging.experiments.bench import (
     LARGE,
@@ -26,7 +27,7 @@ from conformance.judging.experiments.bench import (
     experiment,
     shared_out,
 )
-from conformance.judging.observer import Unavailable
+from conformance.judging.observer import Outside, Unavailable
 from conformance.judging.seen import Seen
 from reference.formats import Floats
 
@@ -141,7 +142,7 @@ def _value_subnormal(bench: Bench) -> Messages:
 
     A mean may divide first, and lose them all (SPEC, rule 5).
     """
-    d = 2.0 ** (bench.fmt.emin // 2 - 2)
+    d = 2.0 ** (FORMAT_OF[bench.coarse].emin // 2 - 2)
     for n, reduction in itertools.product(MANY, bench.reductions):
         if reduction != "mean":
             x = bench.made(np.full(n, d))
@@ -157,7 +158,7 @@ def _value_subnormal(bench: Bench) -> Messages:
 
 @experiment("gradient.subnormal")
 def _gradient_subnormal(bench: Bench) -> Messages:
-    d = 2.0 ** (bench.fmt.emin - 3)
+    d = 2.0 ** (FORMAT_OF[bench.coarse].emin - 3)
     for n, reduction in itertools.product(MANY, bench.reductions):
         if reduction != "mean":
             x = bench.made(np.full(n, d), needs=True)
@@ -212,7 +213,7 @@ def _value(bench: Bench, shape: tuple[int, int], dense: bool, reductions: list[s
             for f in (bench.formula.value, bench.formula.size)
         )
         text = f"the result for {shape[0]}×{shape[1]} elements ({reduction})"
-        yield from deviation(bench, text, seen[reduction], exact, size, shape[0] * shape[1])
+        yield from deviation(bench, text, seen[reduction], exact, size, shape[0] * shape[1], True)
 
 
 def _gradient(bench: Bench, shape: tuple[int, int], dense: bool, reduction: str) -> Messages:
@@ -228,9 +229,15 @@ def _gradient(bench: Bench, shape: tuple[int, int], dense: bool, reduction: str)
 
 
 def _reductions(bench: Bench) -> list[str]:
-    """float16 holds neither such a sum nor the gradient of such a mean. Raises Unavailable."""
+    """float16 holds neither such a sum nor the gradient of such a mean. Raises Unavailable.
+
+    Only sums of everything are known in closed form.
+    """
+    if not bench.adds_everything:
+        raise Outside("it looks at sums and means of everything only")
     wanted = ("none",) if bench.dtype == "float16" else ("mean", "sum", "none")
-    found = [reduction for reduction in wanted if reduction in bench.reductions]
+    flat = ("none",) if bench.formula.form.flat else ()  # its protocols look at a column
+    found = [r for r in wanted if r in bench.reductions and r not in flat]
     if found:
         return found
     raise Unavailable(f"{bench.dtype} has no range for a sum or mean of so many elements")

@@ -25,7 +25,7 @@ from conformance.judging.experiments.bench import (
     shared_out,
     two_dtypes,
 )
-from conformance.judging.observer import Given
+from conformance.judging.observer import Given, Outside
 from conformance.judging.seen import Seen
 from reference.formats import round_nearest
 from reference.reductions import unbroadcast
@@ -114,14 +114,17 @@ def _autocast(bench: Bench) -> Messages:
         got, *slopes = _outcome(found, x, y)
         wide = _wide(bench) if found.tensor("result").dtype == _wide(bench) else bench.dtype
         wanted, *wanted_slopes = _cast_loss(bench, x, y, wide, reduction)
+        by = bench.coarse if bench.own_dtype else None  # a gradient comes by way of the result
         if not close(got, wanted, bench.dtype):
             yield f"{mode} the result is {brief(got)}, without it {brief(wanted)}"
-        elif not all(map(close, slopes, wanted_slopes)):
+        elif not all(close(a, b, by) for a, b in zip(slopes, wanted_slopes, strict=True)):
             yield f"{mode} a gradient is not the one without it"
 
 
 @experiment("transforms.autocast_dtype")
 def _autocast_dtype(bench: Bench) -> Messages:
+    if bench.own_dtype == "input":
+        raise Outside("a result of input's dtype is not made wider")
     wide = _wide(bench)
     for mode, _, _, found in _under_autocast(bench, differentiated=False):
         got = found.tensor("result")
@@ -157,13 +160,18 @@ def _of_two_shapes(bench: Bench) -> Pair:
 
 
 def _of_two_dtypes(bench: Bench) -> Iterator[Pair]:
-    """A model's output in half and a target that is not, and the other way round."""
+    """A model's output in half and a target that is not, and the other way round.
+
+    Where the result has a dtype of its own, nobody says what autocast makes of two.
+    """
+    if bench.own_dtype:
+        return
     for first, second in two_dtypes(bench):
         yield _leaves(bench, bench.tensor((5,), 1, first), bench.tensor((5,), 2, second))
 
 
 def _wide(bench: Bench) -> str:
-    return promote(bench.dtype, "float32")
+    return promote(bench.result_dtype, "float32")
 
 
 def _cast_loss(bench: Bench, x: Given, y: Given, dtype: str, reduction: str) -> list[Any]:
@@ -334,8 +342,8 @@ def _abstract(bench: Bench, kind: str, protocol: str) -> Messages:
         result, *slopes = _outcome(found, x, y)
         device = found.text("device")
         text = f"on {kind} tensors {_form(x, device)} and {_form(y, device)}"
-        shape = np.broadcast_shapes(x.shape, y.shape) if reduction == "none" else ()
-        if result != f"{promote(x.dtype, y.dtype)}{list(shape)} on {device}":
+        shape = bench.result_shape(np.broadcast_shapes(x.shape, y.shape), reduction)
+        if result != f"{bench.promoted(x.dtype, y.dtype)}{list(shape)} on {device}":
             yield f"{text} the result is {result} ({reduction})"
         for got, operand in zip(slopes, (x, y), strict=False):
             if got != _form(operand, device):

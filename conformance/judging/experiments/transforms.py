@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 
+from conformance.cases.values import FORMAT_OF
 from conformance.judging.experiments.bench import (
     Bench,
     Messages,
@@ -60,8 +62,8 @@ def _vjp(bench: Bench) -> Messages:
     d, a, b = x - y, bench.made(x), bench.made(y)
     both = bench.claims("target_gradient")
     for reduction in bench.reductions:
-        g = eighths(bench, d.shape if reduction == "none" else (), 3)
-        settings = {"g": bench.made(g), "reduction": reduction, "both": both}
+        g = bench.plain(bench.result_shape(d.shape, reduction), 3)
+        settings = {"g": bench.grad_output(g), "reduction": reduction, "both": both}
         found = bench.ask("transforms.vjp", x=a, y=b, **settings)
         for _, name, sign in _differentiated(bench):
             exact = sign * bench.formula.vjp(d, g, reduction)
@@ -99,7 +101,9 @@ def _jvp(bench: Bench) -> Messages:
         exact = np.asarray(bench.formula.jvp(d, t_x - t_y, reduction))
         bound = np.asarray(bench.formula.jvp_size(*sizes, reduction))
         got = _narrowed(bench, found["tangent"])
-        yield from deviation(bench, f"torch.func.jvp ({reduction})", got, exact, bound, d.size)
+        yield from deviation(
+            bench, f"torch.func.jvp ({reduction})", got, exact, bound, d.size, True
+        )
         found = bench.ask("transforms.jvp", **pair, **tangents, reduction=reduction, mapped=True)
         exact, bound = (
             np.stack([np.asarray(jvp(*one, reduction)) for one in zip(*all_, strict=True)])
@@ -110,7 +114,7 @@ def _jvp(bench: Bench) -> Messages:
         )
         text = f"torch.func.jvp of vmap ({reduction})"
         got = _rounded(bench, found["tangent"])
-        yield from deviation(bench, text, got, exact, bound, d.size)
+        yield from deviation(bench, text, got, exact, bound, d.size, True)
         if bench.claims("double_backward"):
             yield from _gradient_of_tangent(bench, reduction, pair, d, t_x)
 
@@ -137,20 +141,28 @@ def _rounded(bench: Bench, got: Any) -> Any:
     """A tensor in this dtype; what is none as it is."""
     if not isinstance(got, Seen):
         return got
-    return Seen(round_nearest(got.values, bench.fmt), bench.dtype, got.device)
+    dtype = bench.result_dtype
+    return Seen(round_nearest(got.values, FORMAT_OF[dtype]), dtype, got.device)
 
 
 @experiment("transforms.jacrev")
 def _jacrev(bench: Bench) -> Messages:
     x, y = _operands(bench, (4,))
-    a, b, ones = bench.made(x), bench.made(y), np.ones(())
+    a, b = bench.made(x), bench.made(y)
     for reduction in bench.reductions:
         for number, name, sign in _differentiated(bench):
             found = bench.ask("transforms.jacrev", x=a, y=b, reduction=reduction, number=number)
-            gradient = sign * bench.formula.vjp(x - y, ones, reduction)
-            exact = np.diag(gradient.ravel()) if reduction == "none" else gradient
+            exact = sign * _jacobian(bench, x - y, reduction)
             text = f"torch.func.jacrev by {name} ({reduction})"
             yield from deviation(bench, text, found["jacobian"], exact, abs(exact))
+
+
+def _jacobian(bench: Bench, d: Floats, reduction: str) -> Floats:
+    """The gradient of each number of the result."""
+    shape = bench.result_shape(d.shape, reduction)
+    each = np.eye(math.prod(shape)).reshape(-1, *shape)
+    rows = [bench.formula.vjp(d, one, reduction) for one in each]
+    return np.reshape(rows, (*shape, *d.shape))
 
 
 @experiment("transforms.hessian")
@@ -216,7 +228,7 @@ def _mapped_dtypes(bench: Bench, kinds: tuple[str, str], reduction: str) -> Mess
     got = bench.ask("transforms.vmap", x=a, y=b, reduction=reduction)["result"]
     exact, size = _losses(bench, x - y, reduction)
     text = f"vmap over {kinds[0]} and {kinds[1]} ({reduction})"
-    yield from deviation(bench, text, got, exact, size, 3)
+    yield from deviation(bench, text, got, exact, size, 3, True)
 
 
 def _mapped_empty(bench: Bench) -> Messages:
@@ -225,7 +237,8 @@ def _mapped_empty(bench: Bench) -> Messages:
         if reduction in bench.reductions:
             x, y = bench.tensor((2, 0), 1), bench.tensor((2, 0), 2)
             got = bench.ask("transforms.vmap", x=x, y=y, reduction=reduction).tensor("result")
-            if not np.array_equal(got.values, np.full(2, exact), equal_nan=True):
+            shape = (2, *bench.result_shape((0,), reduction))
+            if not np.array_equal(got.values, np.full(shape, exact), equal_nan=True):
                 text = f"gave {got.values.tolist()}, not {exact}"
                 yield f"vmap over samples of nothing {text} ({reduction})"
 
@@ -239,7 +252,7 @@ def _mapped_sums(bench: Bench) -> Messages:
     if np.isfinite(one.values).all():  # else the value says so already
         exact, size = _losses(bench, x, "mean")
         got = bench.ask("transforms.vmap", x=a, y=b, reduction="mean")["result"]
-        yield from deviation(bench, "vmap over large samples (mean)", got, exact, size, 16)
+        yield from deviation(bench, "vmap over large samples (mean)", got, exact, size, 16, True)
 
 
 def _mapped(bench: Bench, reduction: str, batch: int, shape: Shape, in_dims: InDims) -> Messages:
@@ -253,7 +266,7 @@ def _mapped(bench: Bench, reduction: str, batch: int, shape: Shape, in_dims: InD
     d = x - y  # (batch, *shape)
     exact, size = _losses(bench, d, reduction)
     text = f"vmap with in_dims={in_dims} over {batch} of {shape}"
-    yield from deviation(bench, f"{text} ({reduction})", got, exact, size, d[0].size)
+    yield from deviation(bench, f"{text} ({reduction})", got, exact, size, d[0].size, True)
     exact = np.stack([bench.formula.vjp(one, 1.0, reduction) for one in d])
     for number, name, sign in _differentiated(bench):
         found = bench.ask("transforms.vmap_of_grad", **operands, **settings, number=number)
@@ -271,14 +284,14 @@ def _mapped_twice(bench: Bench, reduction: str) -> Messages:
         settings = {"reduction": reduction, "in_dim": in_dim}
         got = bench.ask("transforms.vmap_of_vmap", x=a, y=b, **settings)["result"]
         text = f"vmap, with in_dims={in_dim}, of vmap ({reduction})"
-        yield from deviation(bench, text, got, exact, size, 4)
+        yield from deviation(bench, text, got, exact, size, 4, True)
 
 
 def _mapped_inside(bench: Bench, reduction: str, in_dims: InDims) -> Messages:
     """The gradient of all that vmap gives, by ``torch.func.grad`` and by autograd."""
     x, y = (eighths(bench, (4,) if dim is None else (3, 4), 1 + k) for k, dim in enumerate(in_dims))
     a, b = bench.made(x), bench.made(y)
-    each = bench.formula.vjp(x - y, 1.0, "sum") / (4 if reduction == "mean" else 1)
+    each: Floats = np.stack([bench.formula.vjp(one, 1.0, reduction) for one in x - y])
     settings = {"reduction": reduction, "in_dims": in_dims}
     for number, name, sign in _differentiated(bench):
         exact, size = (
@@ -304,7 +317,7 @@ def _mapped_ranks(bench: Bench) -> Messages:
         for text, (first, second) in (("(4,) and ()", (a, b)), ("() and (4,)", (b, a))):
             found = bench.ask("transforms.vmap", x=first, y=second, reduction=reduction)
             what = f"vmap over samples of {text} ({reduction})"
-            yield from deviation(bench, what, found["result"], exact, size, 4)
+            yield from deviation(bench, what, found["result"], exact, size, 4, True)
 
 
 @experiment("transforms.batched_gradient")
@@ -313,11 +326,11 @@ def _batched_gradient(bench: Bench) -> Messages:
     x, y = _operands(bench, (4,))
     a, b = bench.made(x), bench.made(y)
     for reduction in bench.reductions:
-        shape = x.shape if reduction == "none" else ()
-        g = eighths(bench, (BATCH, *shape), 3)
+        shape = bench.result_shape(x.shape, reduction)
+        g = bench.plain((BATCH, *shape), 3)
         exact = np.stack([bench.formula.vjp(x - y, row, reduction) for row in g])
         for number, name, sign in _differentiated(bench):
-            leaves = {"x": a.leaf(number == 0), "y": b.leaf(number == 1), "g": bench.made(g)}
+            leaves = {"x": a.leaf(number == 0), "y": b.leaf(number == 1), "g": bench.grad_output(g)}
             found = bench.ask("transforms.batched_gradient", **leaves, reduction=reduction)
             text = f"batched gradient of {name} ({reduction})"
             yield from deviation(bench, text, found["gradient"], sign * exact, abs(exact))

@@ -23,6 +23,9 @@ def _default(bench: Bench) -> Messages:
         result = bench.ask("values.by_equal_name", x=x, y=y, reduction=reduction)["result"]
         text = f"with a reduction of an equal name the result ({reduction})"
         yield from deviation_of_loss(bench, text, result, x, y, reduction)
+    result = bench.target.domain.result
+    if result is not None and result.mean != "mean":
+        return  # of several means nobody knows which is to be the default
     seen = bench.ask("values.unnamed", x=x, y=y)
     if "refused" not in seen:
         text = "without a reduction the result"

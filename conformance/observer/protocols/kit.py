@@ -6,6 +6,7 @@ The script of a broken clause holds a copy of its protocols and of whatever else
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -58,6 +59,20 @@ class Kit:
 def as_written(name: Any) -> Any:
     """A text as the same object that a program holds which has it in its source."""
     return sys.intern(name) if type(name) is str else name
+
+
+def by_its_name(function: Callable[..., Any], mean: str) -> Callable[..., Any]:
+    """A loss, or what makes a module: handed its own name for a mean."""
+    if mean == "mean":
+        return function
+
+    @functools.wraps(function)
+    def named(*args: Any, **given: Any) -> Any:
+        if given.get("reduction") == "mean":
+            given["reduction"] = mean
+        return function(*args, **given)
+
+    return named
 
 
 def protocol(function: Protocol) -> Protocol:

@@ -24,7 +24,12 @@ def _function(kit: Kit, reduction: str) -> Function:
 def _total(kit: Kit, reduction: str) -> Function:
     """0-d for every reduction, as ``grad`` demands."""
     function = _function(kit, reduction)
-    return function if reduction != "none" else lambda x, y: function(x, y).sum()
+
+    def total(x: Tensor, y: Tensor) -> Tensor:
+        result = function(x, y)
+        return result.sum() if result.dim() else result
+
+    return total
 
 
 def _mapped(function: Function, in_dims: Sequence[Dim]) -> Function:
