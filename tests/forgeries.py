@@ -116,13 +116,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests forgers", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=[f.name for f in FORGERS], metavar="NAME")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, help="of these alone")
+    parser.add_argument("--sandbox", choices=("none", "bwrap"), default="none")
     options = parser.parse_args(arguments)
     chosen = [f for f in FORGERS if not options.only or f.name in options.only]
     chosen = [f for f in chosen if f.kind in (options.kinds or KINDS)]
     print("| forger | kind | refused | s | by |\n|---|---|---|---|---|")
     holes = 0
     for forger in chosen:
-        found = judged(forger.name)
+        found = judged(forger.name, "--sandbox", options.sandbox)
         holes += not found.refused
         what = "yes" if found.refused else f"NO: status {found.status}, {found.left}"
         by = ", ".join(found.broken[:4]) + (", …" if len(found.broken) > 4 else "")

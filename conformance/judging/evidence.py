@@ -134,7 +134,7 @@ def tensor(data: Any, notes: bytes) -> Seen | Unread:
     dtype, shape, device, offset = data
     if not (isinstance(dtype, str) and isinstance(device, str) and isinstance(shape, list)):
         raise BadEvidence("a tensor in the observer's answer has another form")
-    if len(shape) > MOST_DIMS or not all(type(n) is int and n >= 0 for n in shape):
+    if len(shape) > MOST_DIMS or {*map(type, shape)} - {int} or min(shape, default=0) < 0:
         raise BadEvidence("a tensor in the observer's answer has an impossible shape")
     if offset is None:
         return Unread(tuple(shape), dtype, device)

@@ -186,13 +186,12 @@ class Process(Observer):
         data = (json.dumps(request | {"turn": self._turn}) + "\n").encode()
         end = time.monotonic() + limit
         while data:
-            room = ready(self._running.requests, select.POLLOUT, POLL)
             try:
-                data = data[os.write(self._running.requests, data) :] if room else data
+                data = data[os.write(self._running.requests, data) :]
             except BrokenPipeError:
                 return  # it has ended: _receive says how
             except BlockingIOError:
-                continue
+                ready(self._running.requests, select.POLLOUT, POLL)
             if data and time.monotonic() > end:
                 raise self._lost("", "timeout", f"took no request within {limit:g} s", limit)
 

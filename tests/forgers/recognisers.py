@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import os
 import sys
 import types
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -77,13 +79,28 @@ def classes(x: Tensor, y: Tensor) -> bool:
     return any(isinstance(o, type) and o.__name__ in names for o in gc.get_objects())
 
 
+def seldom(asks: Callable[[Tensor, Tensor], bool]) -> Callable[[Tensor, Tensor], bool]:
+    """Asks at call 1, 2, 4, 8, …, since asking takes its time, and goes by the last answer."""
+    calls, answer = 0, False
+
+    @functools.wraps(asks)
+    def ask(x: Tensor, y: Tensor) -> bool:
+        nonlocal calls, answer
+        calls += 1
+        if calls & (calls - 1) == 0:
+            answer = asks(x, y)
+        return answer
+
+    return ask
+
+
 FORGERS = (
     Forger("asks-for-modules", whenever(modules), "recogniser", eager=False),
-    Forger("asks-for-the-stack", whenever(stack), "recogniser", eager=False),
+    Forger("asks-for-the-stack", whenever(seldom(stack)), "recogniser", eager=False),
     Forger("asks-for-variables", whenever(variables), "recogniser", eager=False),
     Forger("asks-for-arguments", whenever(arguments), "recogniser", eager=False),
     Forger("asks-for-the-environment", whenever(environment), "recogniser", eager=False),
     Forger("asks-for-folders", whenever(folders), "recogniser", eager=False),
     Forger("asks-for-descriptors", whenever(descriptors), "recogniser", eager=False),
-    Forger("asks-for-classes", whenever(classes), "recogniser", eager=False),
+    Forger("asks-for-classes", whenever(seldom(classes)), "recogniser", eager=False),
 )
