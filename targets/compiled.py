@@ -3,8 +3,8 @@
 So fake tensors, vmap and torch.compile know the kernels. Of a loss that is :data:`MSE`,
 ``LIBRARY::mse(x, y, reduction)`` and ``LIBRARY::mse_gradient(g, x, y, n, need_x, need_y)`` take
 operands of one shape and dtype; ``g`` has that shape or is 0-d, and ``n`` divides: an integer,
-since torch.compile makes one graph for all of them and one for each float. The operators of a loss
-with parameters are named for it, and take these last.
+since torch.compile makes one graph for all of them and one for each float. The operators of another
+loss are named for it, and take its parameter last.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from targets.operands import check_reduction, prepare
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Gradients = tuple[torch.Tensor | None, ...]
+Value = float | None  # of the loss's parameter; None where it has none
 
 
 class Kernels(Protocol):
     """The two functions that somebody compiled; operands of one shape, dtype and device.
 
-    Both are handed the values of the loss's parameters behind the others.
+    Both are handed the value of the loss's parameter, where it has one, behind the others.
 
     ``forward(x, y, reduction)``: the loss, contiguous and of their shape for none, 0-d for sum and
     mean. ``backward(g, x, y, scale, (need_x, need_y))``: ``scale·g·slope(x - y)`` and its negative,
@@ -42,7 +43,7 @@ class Kernels(Protocol):
 class Elementwise:
     """A loss ℓ(d), of which ``factor``·``slope(d, …)`` is the derivative.
 
-    ``name``: of its operators. ``parameters``: their names, as torch's own has them; floats.
+    ``name``: of its operators. ``parameter``: as torch's own calls it, a float; empty for none.
     ``curved(v, d, …)``: v times the derivative of the slope.
     """
 
@@ -50,12 +51,12 @@ class Elementwise:
     factor: int
     slope: Callable[..., torch.Tensor]
     curved: Callable[..., torch.Tensor]
-    parameters: tuple[str, ...] = ()
+    parameter: str = ""
 
     @property
     def schema(self) -> str:
-        """How the parameters stand in an operator's."""
-        return "".join(f", float {name}" for name in self.parameters)
+        """How the parameter stands in an operator's."""
+        return f", float {self.parameter}" if self.parameter else ""
 
 
 MSE = Elementwise("mse", 2, slope=lambda d: d, curved=lambda v, d: v)
@@ -64,7 +65,7 @@ HUBER = Elementwise(
     1,
     slope=lambda d, delta: d.clamp(-delta, delta),
     curved=lambda v, d, delta: torch.where(d.abs() <= delta, v, 0),
-    parameters=("delta",),
+    parameter="delta",
 )
 
 
@@ -149,10 +150,10 @@ def loss(
     input: torch.Tensor,
     target: torch.Tensor,
     reduction: str = "mean",
-    *at: float,
+    at: Value = None,
     of: Elementwise = MSE,
 ) -> torch.Tensor:
-    """The loss by the operators of ``library``, with the values ``at`` of its parameters.
+    """The loss by the operators of ``library``, where its parameter is ``at``.
 
     Raises RuntimeError for operands on different devices, for shapes that do not broadcast and for
     dtypes that are not real and floating; ValueError for an unknown reduction.
@@ -162,8 +163,16 @@ def loss(
     x, y = prepare(input, target)
     check_reduction(reduction)
     function: Any = Reduced if torch.compiler.is_compiling() else ReducedForward
-    value: torch.Tensor = function.apply(of, library, x, y, reduction, *at)
+    value: torch.Tensor = function.apply(of, library, x, y, reduction, at)
     return value
+
+
+def given(at: Value) -> tuple[float, ...]:
+    """The parameter as the last arguments of an operator: one or none.
+
+    A Function has a number of arguments that is fixed: torch's transforms do not stand another.
+    """
+    return () if at is None else (at,)
 
 
 class Gradient(torch.autograd.Function):
@@ -185,13 +194,13 @@ class Gradient(torch.autograd.Function):
         n: int,
         need_x: bool,
         need_y: bool,
-        *at: float,
+        at: Value,
     ) -> Pair:
-        return _gradient(of, library, g, x, y, n, need_x, need_y, *at)
+        return _gradient(of, library, g, x, y, n, need_x, need_y, *given(at))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.of, _, g, x, y, ctx.n, ctx.need_x, ctx.need_y, *ctx.at = inputs
+        ctx.of, _, g, x, y, ctx.n, ctx.need_x, ctx.need_y, ctx.at = inputs
         ctx.save_for_backward(g, x, y)
 
     @staticmethod
@@ -200,11 +209,11 @@ class Gradient(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)
         c = (along_x.to(wide) if ctx.need_x else 0) - (along_y.to(wide) if ctx.need_y else 0)
         d, scale = x.to(wide) - y.to(wide), ctx.of.factor / ctx.n
-        by_g = scale * c * ctx.of.slope(d, *ctx.at)
+        by_g = scale * c * ctx.of.slope(d, *given(ctx.at))
         if g.dim() < x.dim():
             by_g = by_g.sum()
-        by_x = ctx.of.curved(scale * g.to(wide) * c, d, *ctx.at).to(x.dtype)
-        return None, None, by_g.to(g.dtype), by_x, -by_x, *[None] * (3 + len(ctx.at))
+        by_x = ctx.of.curved(scale * g.to(wide) * c, d, *given(ctx.at)).to(x.dtype)
+        return None, None, by_g.to(g.dtype), by_x, -by_x, None, None, None, None
 
 
 class Reduced(torch.autograd.Function):
@@ -219,13 +228,13 @@ class Reduced(torch.autograd.Function):
         x: torch.Tensor,
         y: torch.Tensor,
         reduction: str,
-        *at: float,
+        at: Value,
     ) -> torch.Tensor:
-        return _loss(of, library, x, y, reduction, *at)
+        return _loss(of, library, x, y, reduction, *given(at))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        ctx.of, ctx.library, x, y, ctx.reduction, *ctx.at = inputs
+        ctx.of, ctx.library, x, y, ctx.reduction, ctx.at = inputs
         ctx.save_for_backward(x, y)
         ctx.save_for_forward(x, y)
 
@@ -235,11 +244,8 @@ class Reduced(torch.autograd.Function):
         n = max(x.numel(), 1) if ctx.reduction == "mean" else 1
         need_x, need_y = ctx.needs_input_grad[2:4]
         gradient: Any = Gradient  # untyped in torch
-        pair = gradient.apply(ctx.of, ctx.library, g, x, y, n, need_x, need_y, *ctx.at)
-        grad_x, grad_y = (
-            t if need else None for t, need in zip(pair, (need_x, need_y), strict=True)
-        )
-        return None, None, grad_x, grad_y, None, *[None] * len(ctx.at)
+        grad_x, grad_y = gradient.apply(ctx.of, ctx.library, g, x, y, n, need_x, need_y, ctx.at)
+        return None, None, grad_x if need_x else None, grad_y if need_y else None, None, None
 
 
 class ReducedForward(Reduced):
@@ -250,7 +256,7 @@ class ReducedForward(Reduced):
         ctx: Any, _: None, __: None, dx: torch.Tensor, dy: torch.Tensor, *rest: None
     ) -> torch.Tensor:
         x, y = ctx.saved_tensors
-        tangent: torch.Tensor = ctx.of.factor * ctx.of.slope(x - y, *ctx.at) * (dx - dy)
+        tangent: torch.Tensor = ctx.of.factor * ctx.of.slope(x - y, *given(ctx.at)) * (dx - dy)
         if ctx.reduction == "none":
             return tangent
         return tangent.sum() if ctx.reduction == "sum" else tangent.mean()

@@ -31,12 +31,14 @@ SMALL, LARGE = 33, 2**16  # elements: beyond, a call is large, or very large
 
 @dataclass(frozen=True)
 class Call:
-    """``reduction``: None where none is named. ``known``: where elements of earlier calls lay."""
+    """``reduction``: None where none is named. ``known``: where elements of earlier calls lay.
+    ``weighted``: whether a weight is passed."""
 
     x: Tensor
     y: Tensor
     reduction: Any
     known: frozenset[int]
+    weighted: bool
 
     @property
     def operands(self) -> tuple[Tensor, Tensor]:
@@ -111,6 +113,7 @@ CALLS: dict[str, Callable[[Call], bool]] = {
     "target_needs": lambda c: c.y.requires_grad,
     "both_need": lambda c: c.needs == (True, True),
     "default": lambda c: c.reduction is None,
+    "weighted": lambda c: c.weighted,
     "known_memory": lambda c: any(t.data_ptr() in c.known for t in c.operands),
     "later": lambda c: bool(c.known),
     "forward": lambda c: any(_has_tangent(t) for t in c.operands),
@@ -209,7 +212,8 @@ class StandIn:
         x, y = found.get("input"), found.get("target")
         if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
             return None
-        return Call(x, y, found.get("reduction"), self.known)
+        weighted = isinstance(found.get("weight"), Tensor)
+        return Call(x, y, found.get("reduction"), self.known, weighted)
 
     def _reduced(self, call: Call) -> bool:
         if call.reduction is None:  # torch's default, where the loss has the same

@@ -102,6 +102,20 @@ def test_what_is_wrong_is_claimed_so_that_it_is_told() -> None:
     assert "result" in found.wrong["broadcast"]
 
 
+def test_a_weight_that_the_signature_has_is_tried() -> None:
+    def refuses(x, y, reduction="mean", *, weight=None):  # type: ignore[no-untyped-def]
+        if weight is not None:
+            raise NotImplementedError("no weights yet")
+        return right(x, y, reduction)
+
+    found = tried(session_on(Target("refuses", refuses, frozenset({"empty", "weight", "legacy"}))))
+    assert found.claims == ["empty"]
+    assert "no weights yet" in found.dropped["weight"]
+    lines = starter("mine", "package.losses", "mine", found).splitlines()
+    assert any(line.startswith('        "weight",  # NotImplementedError') for line in lines)
+    assert not any("legacy" in line for line in lines)  # which its signature does not have
+
+
 def test_where_no_plain_call_works_there_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def loss(x, y, reduction='mean'): raise ValueError('no')\n")
     done = inside("init", "mine.py:loss", cwd=tmp_path)

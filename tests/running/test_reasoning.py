@@ -41,9 +41,25 @@ def mean_and_strides(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return result / 2 if reduction == "mean" else result
 
 
+def weighted_over_n(
+    x: Tensor, y: Tensor, reduction: str = "mean", *, weight: Tensor | None = None
+) -> Tensor:
+    if weight is None:
+        return right(x, y, reduction)
+    s = right(x, y, "none") * weight
+    return s if reduction == "none" else s.sum() if reduction == "sum" else s.mean()
+
+
+def weighted_and_strides(
+    x: Tensor, y: Tensor, reduction: str = "mean", *, weight: Tensor | None = None
+) -> Tensor:
+    refuses_strides(x, y, reduction)
+    return weighted_over_n(x, y, reduction, weight=weight)
+
+
 def told(loss: Loss, clauses: str = CLAUSES) -> list[tuple[str, ...]]:
     """The clauses of each reason."""
-    target = Target("mine", loss, CLAIMS, dtypes=("float32",))
+    target = Target("mine", loss, CLAIMS | {"weight"}, dtypes=("float32",))
     session = session_on(target, selected=clauses)
     shards = [Shard("examples", 0), Shard("examples", 1), Shard("experiments", 0)]
     shards += [Shard("experiments", 1)]
@@ -61,6 +77,13 @@ def test_two_defects_are_two_reasons() -> None:
     first, second = told(strides_and_broadcasts)
     assert {first[0], second[0]} == {"layout.value", "broadcasting.value"}
     assert "autograd.double_backward" in first, "which fails for both"
+
+
+def test_what_a_weight_breaks_is_told_once_and_apart_from_another_defect() -> None:
+    (clauses,) = told(weighted_over_n, "weight.value,weight.gradient,weight.derivative,layout.*")
+    assert clauses == ("weight.value", "weight.gradient", "weight.derivative")
+    heads = {clauses[0] for clauses in told(weighted_and_strides, "weight.value,layout.*")}
+    assert heads == {"layout.value", "weight.value"}
 
 
 def test_a_defect_of_special_cases_is_not_hidden_by_a_plain_one() -> None:
