@@ -35,6 +35,7 @@ from conformance.running.shards import plan
 from tests.mutants import LENIENT, MUTANTS
 from tests.pool import pool
 from tests.power import TOO_LARGE
+from tests.right.forms import RIGHT_FORMS
 from tests.sessions import session_on
 
 BANK = {m.target.name: m for m in (*MUTANTS, *LENIENT)}
@@ -125,6 +126,11 @@ def status(source: str, loss: str) -> tuple[int, str]:
 
 
 def builtin_for(script: Script) -> str:
+    """Where there is a right one: of a form of its own, that of the same form."""
+    result = BANK[script.mutant].target.domain.result
+    if result is not None:
+        (right,) = [t.loss for t in RIGHT_FORMS if t.domain.result == result]
+        return f"{right.__module__}:{right.__qualname__}"
     return MODULE if BY_ID[script.clause].family == "module" else FUNCTION
 
 

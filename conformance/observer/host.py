@@ -80,6 +80,7 @@ def _opened(options: dict[str, Any], arena: int) -> tuple[Any, dict[str, Any]]:
     from conformance.observer.description import described, environment, make_ready
     from conformance.observer.desk import Desk
     from conformance.observer.devices import DeviceUnavailable
+    from conformance.observer.state import note_functions
     from targets import TargetError, resolve
 
     _forget(options["hidden"])
@@ -93,6 +94,7 @@ def _opened(options: dict[str, Any], arena: int) -> tuple[Any, dict[str, Any]]:
         path = named if named.endswith(".py") else named.rpartition(":")[0]
         if path.endswith(".py"):  # for imports inside functions
             sys.path.append(str(Path(path).resolve().parent))
+        note_functions()
         make_ready(target, options["device"])
     except (TargetError, DeviceUnavailable) as error:
         return None, {"error": str(error), "status": error.status}

@@ -181,6 +181,12 @@ _ORIGINAL = _functions()  # before any target was called
 _TORCH = os.path.dirname(torch.__file__)
 
 
+def note_functions() -> None:
+    """A target's module was loaded, and not called: what that replaced no call has. Importing
+    Lightning, say, wraps ``torch.compile``."""
+    _ORIGINAL.update(_functions())
+
+
 def _replaced() -> list[str]:
     """Functions of torch, NumPy and ``time`` that are not their own any more.
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, fields
 
 import pytest
 
+from conformance.cases.case import Case
 from conformance.cases.claimed import Claimed
-from conformance.cases.domain import FULL, Domain, dense, fitted, fitted_pair, holds, padded
+from conformance.cases.domain import FULL, Domain, Result, dense, fitted, fitted_pair, holds, padded
 from conformance.cases.layouts import LAYOUTS, place
-from conformance.cases.plans import examples, pairs
-from targets import DROP_IN, DomainError
+from conformance.cases.plans import examples, pairs, plain
+from targets import DROP_IN, DomainError, Target, TargetError
 from targets import Domain as Stated
+from targets import Result as StatedResult
+from tests.sessions import claimed as seen_of
 
 DOMAINS = {
     "matrices": Domain(ranks=(2, 2)),
@@ -88,6 +92,53 @@ def test_what_a_target_states_is_what_cases_know() -> None:
     assert Domain.from_json(asdict(Stated())) == FULL
     words = "shape (any, 1), contiguous, no backward"
     assert (Domain.from_json(asdict(stated)).words(), FULL.words()) == (words, "")
+
+
+def test_the_form_of_a_result_crosses_the_wall_as_it_was_said() -> None:
+    assert [f.name for f in fields(StatedResult)] == [f.name for f in fields(Result)]
+    said = StatedResult(over=(1, None), divisor=(0, 1), mean="batchmean", dtype="float32")
+    found = Domain.from_json(json.loads(json.dumps(asdict(Stated(result=said)))))
+    assert found.result == Result(over=(1, None), divisor=(0, 1), mean="batchmean", dtype="float32")
+    assert found.takes_all
+    words = "sum and mean over dimensions [1:], batchmean divides by the sizes of dimensions [:1]"
+    assert found.words() == f"{words}, the result float32"
+    assert Stated(result=StatedResult()) == Stated()
+
+
+def test_a_case_holds_the_form_and_its_key_is_as_before_without() -> None:
+    case = plain("float32", "mean")
+    formed = case.replace(result=Result(scalar=(1,), rounded=("", "float32")))
+    assert Case.from_json(json.loads(json.dumps(formed.to_json()))) == formed
+    assert json.loads(formed.key()) == json.loads(json.dumps(formed.to_json()))
+    assert "result" not in case.to_json()
+    assert case.key() == formed.replace(result=None).key() != formed.key()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("over", (0, 1, 2), "where a slice of dimensions begins and ends"),
+        ("over", None, "over is None, not a tuple"),
+        ("divisor", ("0", 1), "where a slice of dimensions begins and ends"),
+        ("scalar", (2,), "scalar is (2,): the shape () or (1,)"),
+        ("dtype", "float8", "known: input, float64, float32, float16, bfloat16"),
+        ("rounded", ("float32",), "of input and of target"),
+        ("rounded", ("", "int8"), "rounded: 'int8'; known: input"),
+        ("mean", "sum", "the name of a reduction that is a mean"),
+    ],
+)
+def test_a_wrong_form_is_named(field: str, value: object, message: str) -> None:
+    with pytest.raises(DomainError) as raised:
+        StatedResult(**{field: value})  # type: ignore[arg-type]
+    assert message in str(raised.value)
+
+
+def test_a_mean_of_another_name_takes_the_place_of_the_usual_one() -> None:
+    domain = Stated(result=StatedResult(mean="batchmean", divisor=(0, 1)))
+    target = Target("kl", print, reductions=("sum", "batchmean"), domain=domain)
+    assert seen_of(target).reductions == ("sum", "mean")
+    with pytest.raises(TargetError, match="unknown reduction 'mean'"):
+        Target("kl", print, reductions=("mean",), domain=domain)
 
 
 @pytest.mark.parametrize(

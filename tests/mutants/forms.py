@@ -44,14 +44,14 @@ def flat_by_columns(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     s = _squares(x, y)
     if reduction == "none":
         return s.permute([*reversed(range(s.dim()))]).reshape(-1)
-    return reduce(s, reduction)
+    return reduce(s, reduction).reshape(1)
 
 
 def flat_in_memory(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """none in one line, in the order in which input lies in memory."""
     s = _squares(x, y)
     if reduction != "none":
-        return reduce(s, reduction)
+        return reduce(s, reduction).reshape(1)
     if x.shape == y.shape and x.dim() == 2 and not x.is_contiguous() and x.t().is_contiguous():
         return s.t().reshape(-1)
     return s.reshape(-1)
@@ -236,7 +236,7 @@ def _of_two_dtypes() -> tuple[Tensor, Tensor]:
 
 
 ONE = Result(scalar=(1,))
-FLAT = Result(flat=True)
+FLAT = Result(scalar=(1,), flat=True)
 SAMPLES = Result(over=(1, None))
 BATCHMEAN = Result(mean="batchmean", divisor=(0, 1))
 OWN = ("none", "sum", "batchmean")

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from conformance.running.hosting import Hosting
 from conformance.running.observers import InProcess, Process
 from conformance.running.session import LEFT_OUT, Session
 from targets import resolve
+from tests.command import inside
 
 Json = dict[str, Any]
 CASES = [
@@ -31,6 +33,28 @@ CASES = [
 ]
 NUMBERS = (True, -1, 2**70, 0.5, math.nan)
 ODD: tuple[Any, ...] = (None, *NUMBERS, "", "float16", "x" * 5000, [], {}, [[]])
+
+
+IMPORTING = """
+import functools, torch
+torch.compile = functools.wraps(torch.compile)(lambda *args, **named: args[0])
+
+def loss(x, y, reduction="mean"):
+    %s
+    return torch.nn.functional.mse_loss(x, y, reduction=reduction)
+"""
+PATCHING = "torch.allclose = lambda *args, **named: True"
+
+
+@pytest.mark.parametrize(("call", "clauses"), [("", set()), (PATCHING, {"purity.state"})])
+def test_what_an_import_replaces_no_call_has_replaced(
+    call: str, clauses: set[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(IMPORTING % call)
+    options = ("--profile", "quick", "--report", "out")
+    inside("check", "mine.py:loss", *options, cwd=tmp_path)
+    verdict = json.loads((tmp_path / "out" / "loss" / "verdict.json").read_text())
+    assert {row["id"] for row in verdict["clauses"] if row["status"] == "fail"} == clauses
 
 
 class Forging(InProcess):
