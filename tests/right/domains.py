@@ -36,7 +36,7 @@ class _Flat(torch.autograd.Function):
         ctx.reduction = reduction
         s = (widened(x).view(-1, 4) - widened(y).view(-1, 4)).square()
         if reduction == "none":
-            return s.view(x.shape).to(x.dtype)
+            return s.view(x.shape).to(x.dtype, copy=True)  # a view must not be changed in place
         total = s.sum(dim=1).sum()
         return (total / max(x.numel(), 1) if reduction == "mean" else total).to(x.dtype)
 
