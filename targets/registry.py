@@ -24,6 +24,8 @@ from targets.forms import in_some_form
 from targets.target import DROP_IN, REDUCTIONS, Target, TargetError, UnknownTarget, near
 
 GROUP = "loss_conformance.targets"
+# Parameters that are None in torch, where they are not given.
+NONE = frozenset({"weight", "size_average", "reduce"})
 _INFRASTRUCTURE = {
     "adapters",
     "building",
@@ -412,13 +414,16 @@ def _takes_reduction(function: Callable[..., Any]) -> bool:
 
 
 def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The parameters beyond the operands that can be passed by keyword, but for ``reduction``."""
+    """The parameters beyond the operands that can be passed by keyword, but for ``reduction``, and
+    for those that are None in torch and something else here: another factor, not a ``weight``."""
     try:
         parameters = [*inspect.signature(function).parameters.values()]
     except (TypeError, ValueError):
         return ()
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    found = [p.name for p in parameters if p.kind in named and p.name != "reduction"]
+    others = [p.name for p in parameters if p.name in NONE and p.default is not None]
+    left_out = {"reduction", *others}
+    found = [p.name for p in parameters if p.kind in named and p.name not in left_out]
     operands = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY][:2]
     return tuple(name for name in found if name not in {p.name for p in operands})
 

@@ -201,6 +201,11 @@ def weighted(x: Any, y: Any, reduction: str = "mean", *, weight: Any = None) -> 
     return F.mse_loss(x, y, reduction=reduction, weight=weight)
 
 
+def scaled(x: Any, y: Any, weight: float = 1.0, reduction: str = "mean") -> Any:
+    """What torch calls ``weight`` is another thing: None, or a tensor."""
+    return weight * F.mse_loss(x, y, reduction=reduction)
+
+
 def averaged(x: Any, y: Any, size_average: Any = None, reduction: str = "mean") -> Any:
     return F.mse_loss(x, y, size_average, reduction=reduction)
 
@@ -214,6 +219,7 @@ def anything(x: Any, y: Any, reduction: str = "mean", **others: Any) -> Any:
     [
         (square, set()),
         (weighted, {"weight"}),
+        (scaled, set()),
         (averaged, set()),
         (anything, set()),
         (F.mse_loss, {"weight", "legacy"}),
