@@ -23,21 +23,26 @@ CLAIMS = frozenset(
 )
 # One graph for each dtype, reduction, choice of gradients, and size 0, 1 or more.
 GRAPHS = 1024
+Formula = Callable[..., torch.Tensor]  # of two vectors, a reduction, and parameters as tensors
 _PATCHING = threading.Lock()  # a patched limit is one of the whole process
 
 
 def formula(x: torch.Tensor, y: torch.Tensor, reduction: str) -> torch.Tensor:
     """The squared error of two vectors of one dtype; halves are computed in float32."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    squares = (x.to(wide) - y.to(wide)).square()
+    return reduced((x.to(wide) - y.to(wide)).square(), reduction).to(x.dtype)
+
+
+def reduced(terms: torch.Tensor, reduction: str) -> torch.Tensor:
+    """Traced with the formula that it ends."""
     if reduction == "none":
-        return squares.to(x.dtype)
-    return (squares.sum() if reduction == "sum" else squares.mean()).to(x.dtype)
+        return terms
+    return terms.sum() if reduction == "sum" else terms.mean()
 
 
 @functools.cache
-def compiled() -> Callable[[torch.Tensor, torch.Tensor, str], torch.Tensor]:
-    """The compiled formula, made once. Raises TargetUnavailable where nothing compiles C++."""
+def compiled(formula: Formula = formula) -> Formula:
+    """The formula compiled, made once. Raises TargetUnavailable where nothing compiles C++."""
     from torch._inductor import config
 
     candidates = config.cpp.cxx if isinstance(config.cpp.cxx, tuple) else (config.cpp.cxx,)
@@ -46,8 +51,14 @@ def compiled() -> Callable[[torch.Tensor, torch.Tensor, str], torch.Tensor]:
     return torch.compile(formula, dynamic=True, fullgraph=True)
 
 
-def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-    """The mean squared error by one compiled graph.
+def called(
+    formula: Formula,
+    input: torch.Tensor,
+    target: torch.Tensor,
+    reduction: str,
+    *parameters: torch.Tensor,
+) -> torch.Tensor:
+    """One call of the compiled formula.
 
     Raises RuntimeError for shapes that do not broadcast and for dtypes that are not real and
     floating; ValueError for an unknown reduction.
@@ -58,8 +69,13 @@ def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> 
     flat_x, flat_y = (operand.reshape(-1).contiguous() for operand in (x, y))
     patch: Any = config.patch
     with _PATCHING, patch(recompile_limit=GRAPHS, accumulated_recompile_limit=GRAPHS):
-        value = compiled()(flat_x, flat_y, check_reduction(reduction))
+        value = compiled(formula)(flat_x, flat_y, check_reduction(reduction), *parameters)
     return value.reshape(x.shape) if reduction == "none" else value
+
+
+def loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    """The mean squared error by one compiled graph; see :func:`called`."""
+    return called(formula, input, target, reduction)
 
 
 INDUCTOR = register(

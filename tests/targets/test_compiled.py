@@ -240,6 +240,14 @@ def test_hubers_cpp_target_conforms() -> None:
     assert result.returncode == 0, described(result)
 
 
+@needs_gxx
+@pytest.mark.full
+def test_hubers_inductor_target_conforms_at_its_kinks_and_parameters() -> None:
+    """All of quick takes minutes, of which most compile."""
+    result = check("inductor", "--loss", "huber", "--clause", "*.kink,*.parameter,errors.*")
+    assert result.returncode == 0, described(result)
+
+
 @needs_triton
 @pytest.mark.full
 def test_hubers_triton_target_conforms() -> None:
