@@ -228,6 +228,8 @@ class Process(Observer):
     def _check_limits(self, call: str) -> None:
         """Raises Lost where it takes more of the machine than it may."""
         pid = self._running.process.pid
+        if not pid:  # it has not begun: nothing is its own, and 0 would mean everybody
+            return
         if memory.exhausted_by(pid):
             raise self._lost(call, "crash", "was ended: it left the machine almost no memory")
         if not self.hosting.bwrap:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ import targets
 from conformance.cases.plans import plain
 from conformance.cli import main
 from conformance.judging.observer import Lost
-from conformance.running import sandbox
-from conformance.running.hosting import ForkServer, Hosting
+from conformance.running import memory, sandbox
+from conformance.running.hosting import ForkServer, Hosting, Refused
 from conformance.running.observers import Process
 from conformance.running.provenance import tried
 from tests.verdict.test_schema import problems
@@ -159,6 +160,23 @@ def test_a_crowd_of_processes_is_ended_with_all_that_it_started(
     with inside(place, forked, tmp_path / "scratch", limit=30.0) as observer, told:
         observer.observe([CASE])
     assert not _running(f"sleep\0{77_000 + forked}\0")
+
+
+def test_nobody_else_is_ended_or_accused_while_an_observer_has_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(sandbox, "crowded", lambda pid, before: True)
+    monkeypatch.setattr(sandbox, "end", ended.append)
+    monkeypatch.setattr(memory, "exhausted_by", lambda pid: True)
+    channel, unread = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with channel, unread:  # a fork server that is busy: it has told of no process yet
+        hosting = Hosting("builtin", bwrap="bwrap", scratch=str(tmp_path))
+        observer = Process(hosting, server=channel.fileno())
+        assert observer.pid == 0
+        with pytest.raises(Refused, match=r"did not return within 0\.2 s"):
+            observer.open(limit=0.2)
+    assert not ended
 
 
 @needs_bwrap
