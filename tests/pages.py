@@ -39,14 +39,6 @@ IMAGES = Path(__file__).parent.parent / "docs" / "images"
 SHOWN = ("builtin", "tutorial-module", "tutorial-function")
 
 
-def nan_loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-    return torch.nn.functional.mse_loss(input, target, reduction=reduction) * float("nan")
-
-
-def zero_loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-    return torch.nn.functional.mse_loss(input, target, reduction=reduction) * 0
-
-
 def tail_loss(input: torch.Tensor, target: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
     """Loses all past the last whole row of 4; wrong in none's value and gradient."""
     loss = torch.nn.functional.mse_loss(input, target, reduction="none")
@@ -60,7 +52,7 @@ def raising_loss(input: object, target: object, reduction: str = "mean") -> torc
     raise RuntimeError("CUDA error: an illegal <memory> access was encountered & lost")
 
 
-LOSSES = {loss.__name__: loss for loss in (nan_loss, zero_loss, tail_loss, raising_loss)}
+LOSSES = {loss.__name__: loss for loss in (tail_loss, raising_loss)}
 
 
 @functools.cache

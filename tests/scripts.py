@@ -145,7 +145,8 @@ def imports(source: str) -> set[str]:
     return found
 
 
-def measure(names: Sequence[str], jobs: int) -> Iterator[Outcome]:
+def measure(names: Sequence[str], jobs: int, most: int = sys.maxsize) -> Iterator[Outcome]:
+    """``most``: of one mutant's scripts, spread over its clauses."""
     with (
         tempfile.TemporaryDirectory() as folder,
         pool(scripts_of.__module__, jobs) as processes,
@@ -161,7 +162,8 @@ def measure(names: Sequence[str], jobs: int) -> Iterator[Outcome]:
 
         def one(name: str) -> list[Outcome]:
             outcomes = []
-            for script in processes.submit(scripts_of, name, bank).result():
+            made = processes.submit(scripts_of, name, bank).result()
+            for script in made[:: -(-len(made) // most) or 1]:
                 mutant, said = run(script.source, "")
                 builtin, also = run(script.source, builtin_for(script))
                 outcomes.append(Outcome(script, mutant, builtin, said + also))

@@ -156,6 +156,7 @@ def test_a_call_that_ends_its_process_is_a_finding_and_the_rest_is_judged(
     assert json.loads((folder / "builtin" / "verdict.json").read_text())["conforms"]
 
 
+@pytest.mark.full
 def test_only_the_first_call_may_take_longer_as_if_it_compiled(tmp_path: Path) -> None:
     source = (
         "calls = []\n"
@@ -175,6 +176,7 @@ def test_only_the_first_call_may_take_longer_as_if_it_compiled(tmp_path: Path) -
         assert ("did not return within 2 s" in result.stdout) == (status == 1)
 
 
+@pytest.mark.full
 def test_a_crash_under_pytest_xdist_is_a_finding_with_its_case(tmp_path: Path) -> None:
     source = (
         "from targets import Target\n"

@@ -67,7 +67,7 @@ def test_there_are_forgers_of_each_kind_of_surroundings() -> None:
 
 
 @pytest.mark.skipif(bool(LACKING), reason=LACKING)
-@pytest.mark.parametrize("forger", OF_SURROUNDINGS, ids=lambda forger: forger.name)
+@every(len(OF_SURROUNDINGS), "forger", OF_SURROUNDINGS, ids=lambda forger: forger.name)
 def test_only_a_sandbox_stops_it(forger: Forger) -> None:
     found = judged(forger.name, *FEW)
     assert not found.refused, found

@@ -62,6 +62,7 @@ def test_a_right_implementation_has_neither_failures_nor_gaps() -> None:
     assert (seen.must, seen.missing, seen.first) == ((), (), None)
 
 
+@pytest.mark.full
 def test_a_lenient_one_breaks_a_should_alone() -> None:
     seen = judged("silent-broadcast")
     assert (seen.must, seen.should) == ((), ("broadcasting.warning",))

@@ -53,6 +53,7 @@ def test_the_same_seed_gives_the_same_verdict(
     assert essence(found) == in_process
 
 
+@pytest.mark.full
 def test_another_seed_gives_other_cases(in_process: dict[str, Any]) -> None:
     other = judge(TARGET, profile="quick", seed=1)
     assert other.cases != in_process["cases"]
@@ -63,6 +64,7 @@ def test_another_seed_gives_other_cases(in_process: dict[str, Any]) -> None:
     }
 
 
+@pytest.mark.full
 def test_judging_twice_in_one_process_gives_the_same_verdict(in_process: dict[str, Any]) -> None:
     again = json.loads(json.dumps(judge(TARGET, profile="quick").to_json()))
     assert essence(again) == in_process

@@ -208,6 +208,7 @@ with Memory(Path(sys.argv[1])) as memory:
 """
 
 
+@pytest.mark.full
 def test_processes_write_at_once(file: Path, pairs: list[Pair]) -> None:
     command = [sys.executable, "-c", WRITER, str(file)]
     writers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]

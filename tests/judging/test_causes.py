@@ -883,6 +883,7 @@ def loss(x, y, reduction="mean"):
 """
 
 
+@pytest.mark.full
 def test_a_target_that_dies_while_it_is_explained_has_a_verdict_without_the_cause(
     tmp_path: Path,
 ) -> None:

@@ -199,7 +199,7 @@ def test_it_asks_nothing_of_any_network_and_runs_no_script_but_its_own() -> None
 
 @pytest.mark.full
 def test_five_targets_take_less_than_a_megabyte() -> None:
-    names = ["builtin", *LOSSES]
+    names = ["builtin", "tutorial-function", "tutorial-module", *LOSSES]
     text = page([verdict(name) for name in names])
     assert len(text.encode()) < 1_000_000
     assert all(name.replace("_", "-") in text for name in names)

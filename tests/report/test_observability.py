@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from jsonschema import Draft202012Validator
 
 Json = dict[str, Any]
@@ -55,6 +56,7 @@ def essence(line: Json) -> Json:
     return {k: v for k, v in line.items() if k not in ("run_start", "timing")}
 
 
+@pytest.mark.full
 def test_every_case_is_written_down_the_same_with_any_number_of_jobs(tmp_path: Path) -> None:
     lines = observed(tmp_path, "tutorial-module", "--jobs", "1")
     verdict = json.loads((tmp_path / "out" / "tutorial-module" / "verdict.json").read_text())

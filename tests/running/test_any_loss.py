@@ -25,6 +25,7 @@ from reference.losses import LOSSES
 from targets import Target, TargetError, resolve
 from tests.command import inside
 from tests.mutants.losses import LOSS_MUTANTS
+from tests.sampling import only
 from tests.sessions import claimed, session_on
 
 NAMES = [name for name in LOSSES if name != "mse"]
@@ -123,7 +124,7 @@ def test_the_losses_are_listed() -> None:
     ]
 
 
-@pytest.mark.parametrize("clause", ["value.parameter", "gradient.parameter"])
+@only(["value.parameter"], "clause", ["value.parameter", "gradient.parameter"])
 def test_a_script_shows_the_failure_by_itself_and_not_of_torchs_own(
     clause: str, tmp_path: Path
 ) -> None:

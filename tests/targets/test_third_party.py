@@ -145,6 +145,7 @@ def test_a_broken_loss_is_refused_everywhere(package: Package) -> None:
         assert f"FAILED test_strange.py::test_in_one_line[{clause}]" in tested.stdout
 
 
+@pytest.mark.full
 def test_a_waived_clause_is_an_expected_failure(package: Package) -> None:
     """The overflow of a float16 sum, in a package whose own tests read its conformance.toml."""
     source = SOURCE.format(defect="").replace("float32", "float16")

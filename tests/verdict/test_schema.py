@@ -94,6 +94,7 @@ def test_verdicts_conform_to_it(name: str) -> None:
         assert ("worst_case" in row) == (row["worst"] is not None)
 
 
+@pytest.mark.full
 def test_a_crash_an_incomplete_and_a_waived_verdict_conform_to_it(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import os, torch\nimport torch.nn.functional as F\n"
