@@ -31,6 +31,7 @@ MAKERS = {
     ),
     "Mutant": "def Mutant(target, *told, **more):\n    return target",
 }
+OPERATORS = ("torch.ops.", "custom_op(")
 EFFECTS = (ast.Expr, ast.For, ast.With, ast.If, ast.AugAssign)
 LEFT_OUT = ("witness", "witnesses")  # keywords of what makes one
 
@@ -50,7 +51,7 @@ class Sample:
 
 def samples() -> Iterator[Sample]:
     """Each whose text can stand alone: not where two of its statements have one name, nor where it
-    calls an operator, which is registered by its module as a whole."""
+    makes or calls an operator, which is registered by its module as a whole."""
     for kind, package, names in (
         ("mutant", "mutants", [m.target.name for m in MUTANTS]),
         ("lenient", "mutants", [m.target.name for m in LENIENT]),
@@ -63,7 +64,7 @@ def samples() -> Iterator[Sample]:
                 compile(text, name, "exec")
             except LookupError:
                 continue
-            if "torch.ops." in text:
+            if any(word in text for word in OPERATORS):
                 continue
             yield Sample(f"{kind}-{name}", kind, text)
 

@@ -141,6 +141,11 @@ def not_a_number(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     return torch.where(torch.isnan(result), torch.full_like(result, torch.nan), result)
 
 
+def all_not_a_number(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """Wrong, but no result is another's memory."""
+    return right(x, y, reduction) * torch.nan
+
+
 def over_halves(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """A loop in Python over pieces, as many as there are elements in 64."""
     x, y = prepare(x, y)
@@ -167,6 +172,7 @@ ROWS: tuple[Row, ...] = (
     ("unequal shapes unclaimed", of_one_rank, WITHOUT_BROADCAST, "dtypes.*", set()),
     ("target without gradient", of_labels, FOR_INPUT, "purity.*,gradient.*", set()),
     ("NaN is no alias", not_a_number, EAGER, "purity.*", set()),
+    ("NaN is no alias", all_not_a_number, EAGER, "purity.*", set()),
 )
 SLOW: Row = ("compile without dynamic", over_halves, COMPILED, "transforms.compile", set())
 DEFAULT = ("transforms.compile", "resources.released")  # what quick does not look at

@@ -108,6 +108,7 @@ def masked(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
 
 def sum_then_divide(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """Overflows in float16, where the mean does not: for the wide formats only."""
+    x, y = prepare(x, y)
     s = (x - y).square()
     if check_reduction(reduction) == "none":
         return s
