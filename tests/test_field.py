@@ -204,3 +204,77 @@ def test_what_is_wrong_now_and_then_accuses_no_clause_but_its_own(often: int) ->
         "determinism.intermittent",
         "determinism.repeat",
     }
+
+
+# --- one defect of a loss whose target has no gradient: blamed once, with its cause
+
+
+def as_dense(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    """The input's memory is read from its first element on."""
+    dense = torch.empty(x.shape).stride()
+    return right(x if x.is_contiguous() else x.as_strided(x.shape, dense), y, reduction)
+
+
+def mean_of_input(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    s = right(x, y, "none")
+    return s.sum() / x.numel() if reduction == "mean" else reduce(s, reduction)
+
+
+def first_thousand(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    s = right(x, y, "none")
+    if reduction == "none":
+        return s
+    total = s.reshape(-1)[:1024].sum()
+    return total / s.numel() if reduction == "mean" else total
+
+
+@pytest.mark.parametrize(
+    ("loss", "clauses", "blamed", "cause"),
+    [
+        (as_dense, "value.*,gradient.*,layout.*", "layout.value", "strides_ignored"),
+        (mean_of_input, "value.*,broadcasting.*", "broadcasting.value", "wrong_count"),
+        (first_thousand, "value.*", "value.size", "lost_tail"),
+    ],
+)
+def test_without_a_gradient_of_target_one_clause_is_blamed(
+    loss: Loss, clauses: str, blamed: str, cause: str
+) -> None:
+    target = Target(loss.__name__, loss, FOR_INPUT, dtypes=("float32",))
+    failures = judged(InProcess.of(target, "cpu"), "quick", 0, clauses=clauses).failures
+    (first,) = [row for row in failures if not row.because]
+    assert first.clause == blamed
+    assert first.cause is not None
+    assert first.cause["id"] == cause
+    assert {row.because for row in failures if row is not first} <= {blamed}
+
+
+# --- what raises inside of an experiment
+
+
+def no_autocast(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    if torch.is_autocast_enabled("cpu"):
+        raise RuntimeError("no such kernel")
+    return right(x, y, reduction)
+
+
+def no_tangents(x: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
+    if torch.autograd.forward_ad.unpack_dual(x).tangent is not None:
+        raise RuntimeError("no such kernel")
+    return right(x, y, reduction)
+
+
+@pytest.mark.parametrize(
+    ("loss", "clause", "told"),
+    [
+        (no_autocast, "transforms.autocast", ("modes.autocast", "'bfloat16'", "x float16[5]")),
+        (no_tangents, "autograd.forward", ("float16", "reduction=")),
+    ],
+)
+def test_what_raises_in_an_experiment_names_its_mode_and_dtypes(
+    loss: Loss, clause: str, told: tuple[str, ...]
+) -> None:
+    target = Target(loss.__name__, loss, DROP_IN, dtypes=("float16",))
+    verdict = judged(InProcess.of(target, "cpu"), "quick", 0, clauses=clause)
+    (row,) = verdict.failures
+    assert "RuntimeError: no such kernel" in row.message
+    assert all(part in row.message for part in told), row.message
