@@ -42,10 +42,13 @@ def products(a: Any, b: Any, mean: Mean | None, further: Sequence[Way] = ()) -> 
 
 
 def halves(a: Any, b: Any, mean: Mean | None, further: Sequence[Way] = ()) -> Iterator[Any]:
-    """The same, added up from two equal halves, as autograd does for ½·d·d: of a subnormal number
-    each half is rounded."""
+    """The same as autograd finds it: added up from two equal halves, of ½·d·d, or (½·b)·(2·a), of
+    ½·d². Half of a subnormal number is rounded."""
     one_step = mean and Mean((), mean.n, mean.ratio)
     yield from (2 * v for v in products(a / 2, b, one_step, further))
+    over_n = b if mean is None else b / mean.n
+    yield from products(2 * a, over_n / 2, None, further)
+    yield from ((2 * a) * (way(over_n) / 2) for way in further)
 
 
 def _over(mean: Mean) -> tuple[Way, Way]:

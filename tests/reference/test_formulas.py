@@ -136,6 +136,29 @@ def test_gradients_by_native_steps_are_permitted(
             assert permitted.contains(np.broadcast_to(got, d.shape)).all(), k
 
 
+@every_native
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize("limit", [1.0, 0.5, 3.0, 100.0])
+@pytest.mark.parametrize("name", ["smooth_l1", "huber"])
+def test_the_gradient_of_half_a_square_may_begin_with_half_of_a_subnormal_number(
+    name: str, limit: float, reduction: str, fmt: Format, dtype: Any
+) -> None:
+    """As autograd finds it for d² · (½/β), d²/2/β and d²/β/2."""
+    random = np.random.default_rng(9)
+    count = 60
+    d = round_nearest(random.uniform(-1, 1, count) * min(limit, 3), fmt)
+    g = random.integers(1, 200, count if reduction == "none" else ()) * fmt.eta
+    enclosed, by = enclose(fmt, d, g)
+    loss = given(name, limit)
+    permitted = permitted_gradient(loss.vjp(enclosed, by, reduction), d.shape, fmt)
+    over = dtype(limit if name == "smooth_l1" else 1)
+    two, half, twice = dtype(2), dtype(0.5), dtype(2) * d.astype(dtype)
+    start = g.astype(dtype) / dtype(count if reduction == "mean" else 1)
+    for first in (start * (half / over), start / over / two, start / two / over):
+        got = np.broadcast_to((first * twice).astype(float), d.shape)
+        assert permitted.contains(got).all()
+
+
 def ulps(permitted: PermittedSet, fmt: Format) -> Floats:
     """How wide it is, in units in the last place of its larger end."""
     size = np.maximum(np.abs(permitted.lower), np.abs(permitted.upper))
