@@ -8,7 +8,7 @@ from typing import Any
 from reference.losses.formula import Formula
 from reference.losses.loss import Loss
 from reference.orders import Mean, products
-from reference.pieces import sign
+from reference.pieces import like, sign, where
 
 
 def term(d: Any) -> Any:
@@ -32,8 +32,14 @@ def slope_size(d: Any) -> Any:
 
 
 def vjp_orders(d: Any, g: Any, mean: Mean | None) -> Iterator[Any]:
-    """sign(d)·g, over n where there is a ``mean``: the sign is exact, so g/n is all that rounds."""
-    yield from products(g, sign(d), mean)
+    """sign(d)·g, over n where there is a ``mean``: the sign is exact, so g/n is all that rounds.
+
+    Where a tie is left out rather than multiplied with its slope, as a mask does, 0·∞ is 0.
+    """
+    first, *others = products(g, sign(d), mean)
+    yield first
+    yield where(abs(d) <= like(d, 0.0), d, first)
+    yield from others
 
 
 def kinks() -> tuple[float, ...]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from reference.losses import l1
 from reference.losses.formula import Formula
 from reference.losses.loss import Loss, Parameter
 from reference.orders import Mean, halves, products
@@ -73,7 +74,7 @@ def slope_size(d: Any, beta: float) -> Any:
 def vjp_orders(d: Any, g: Any, mean: Mean | None, beta: float) -> Iterator[Any]:
     """d·g/β and sign(d)·g, over n where there is a ``mean``."""
     if beta == 0:
-        yield from products(g, sign(d), mean)
+        yield from l1.vjp_orders(d, g, mean)
         return
     if math.isinf(beta):
         yield (d * like(d, 0.0)) * g

@@ -64,6 +64,11 @@ def differences(fmt: Format, seed: int, n: int = 400) -> Floats:
     return rounded
 
 
+def given(name: str, value: float) -> Loss:
+    loss = LOSSES[name]
+    return loss.given(((loss.parameters[0].name, value),))
+
+
 def held(fmt: Format, values: Floats) -> tuple[Floats, Enclosure]:
     """Numbers of the format, and that as an enclosure."""
     near = round_nearest(values, fmt)
@@ -136,6 +141,19 @@ def test_gradients_by_native_steps_are_permitted(
             assert permitted.contains(np.broadcast_to(got, d.shape)).all(), k
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+@pytest.mark.parametrize(
+    "loss", [LOSSES["l1"], given("smooth_l1", 0.0)], ids=lambda loss: loss.name
+)
+def test_a_tie_times_infinity_is_nan_or_nothing(loss: Loss, reduction: str) -> None:
+    shape = (3,) if reduction == "none" else ()
+    d, g = enclose(BINARY32, np.array([0.0, 2.0, -2.0]), np.full(shape, np.inf))
+    permitted = permitted_gradient(loss.vjp(d, g, reduction), (3,), BINARY32)
+    for tie in (np.nan, 0.0):
+        assert permitted.contains(np.array([tie, np.inf, -np.inf])).all()
+    assert not permitted.contains(np.array([np.inf, 0.0, np.nan])).any()
+
+
 @every_native
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("limit", [1.0, 0.5, 3.0, 100.0])
@@ -204,11 +222,6 @@ def test_nothing_vacuous_is_permitted(loss: Loss, fmt: Format) -> None:
 def test_cases_have_elements_on_every_kink(loss: Loss) -> None:
     """Of every parameter that is tried; ties are among them anyway."""
     assert {*loss.formula.kinks(*loss.at)} <= {0.0, *KINKS}
-
-
-def given(name: str, value: float) -> Loss:
-    loss = LOSSES[name]
-    return loss.given(((loss.parameters[0].name, value),))
 
 
 @pytest.mark.parametrize("limit", [0.5, 1.0, 3.0])
